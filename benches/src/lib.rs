@@ -1,0 +1,1 @@
+//! What is measured: `compare` runs whole jobs beside other programs and writes `RESULTS.md`; `src/bin/` makes the data.

@@ -1,0 +1,103 @@
+//! Which types hold every value of a CSV file: the narrowest of boolean, int64, float64, date, timestamp and text.
+//! What is inferred is what `column.rs` reads without a fault, and what loses nothing: `00501` and `+1` stay text.
+
+use arrow::datatypes::{DataType, TimeUnit};
+
+use super::{
+    column::{Strip, Style, float_with},
+    structure::{Index, Structure},
+    values,
+};
+use crate::file::block::Inference;
+
+/// Learns from the records of a block, from byte `from` on.
+pub fn block(structure: &Structure, style: &Style, block: &[u8], from: usize, state: &mut Inference) {
+    let careful = structure.careful(block);
+    let mut index = Index::default();
+    let mut at = from;
+    while at < block.len() {
+        at = structure.index(block, at, at + super::STRIP, careful, &mut index);
+        let strip = Strip { block, starts: index.starts(), rows: &index.rows, style, utf8: false };
+        for (field, &place) in state.current.iter().enumerate() {
+            let Some((_, seen)) = state.columns.get_index_mut(place) else { continue };
+            learn(&strip, field, field + 1 == structure.fields, seen);
+        }
+        state.records += index.rows.len() as u64;
+    }
+}
+
+fn learn(strip: &Strip<'_>, field: usize, last: bool, seen: &mut Option<DataType>) {
+    for &row in strip.rows {
+        if seen == &Some(DataType::Utf8) {
+            return;
+        }
+        let (_, raw) = strip.raw(row, field, last);
+        // An empty text between quotes is a value, and only text holds it.
+        let Some(value) = strip.style.trimmed(raw) else { continue };
+        let fits = match seen {
+            Some(DataType::Int64) => is_integer(&value),
+            Some(DataType::Float64) => is_float(&value, strip.style.point) || is_integer(&value),
+            Some(DataType::Date32) => values::date(&value).is_some(),
+            _ => false,
+        };
+        if !fits {
+            let this = classify(&value, strip.style.point);
+            *seen = Some(match seen.take() {
+                None => this,
+                Some(before) => widen(before, this),
+            });
+        }
+    }
+}
+
+/// The type that holds values of both.
+fn widen(a: DataType, b: DataType) -> DataType {
+    let naive = DataType::Timestamp(TimeUnit::Microsecond, None);
+    match (&a, &b) {
+        _ if a == b => a,
+        (DataType::Int64, DataType::Float64) | (DataType::Float64, DataType::Int64) => DataType::Float64,
+        (DataType::Date32, other) | (other, DataType::Date32) if *other == naive => naive,
+        _ => DataType::Utf8,
+    }
+}
+
+fn classify(value: &[u8], point: u8) -> DataType {
+    match value {
+        [] => DataType::Utf8,
+        _ if is_integer(value) => DataType::Int64,
+        _ if is_float(value, point) => DataType::Float64,
+        _ if values::boolean(value).is_some() => DataType::Boolean,
+        _ if values::date(value).is_some() => DataType::Date32,
+        _ => match values::stamp(value) {
+            Some(stamp) if values::stamp_in(stamp, 1_000_000).is_some() => {
+                DataType::Timestamp(TimeUnit::Microsecond, stamp.zoned.then(|| "UTC".into()))
+            }
+            _ => DataType::Utf8,
+        },
+    }
+}
+
+/// Digits with at most a minus, no needless zero in front, in 64 bits.
+fn is_integer(value: &[u8]) -> bool {
+    let digits = value.strip_prefix(b"-").unwrap_or(value);
+    match digits {
+        [b'0'] => true,
+        [b'1'..=b'9', rest @ ..] => {
+            rest.iter().all(u8::is_ascii_digit) && (rest.len() < 18 || values::integer(value).is_some_and(|v| i64::try_from(v).is_ok()))
+        }
+        _ => false,
+    }
+}
+
+/// A number with a fraction or an exponent, no plus and no needless zero in front; no words such as `nan`.
+fn is_float(value: &[u8], point: u8) -> bool {
+    let digits = value.strip_prefix(b"-").unwrap_or(value);
+    let plain = match digits {
+        [b'0', next, ..] => !next.is_ascii_digit(),
+        [b'0'..=b'9', ..] => true,
+        [first, next, ..] => *first == point && next.is_ascii_digit(),
+        _ => false,
+    };
+    let fraction = value.iter().any(|b| *b == point || matches!(b, b'e' | b'E'));
+    plain && fraction && float_with::<f64>(value, point).is_some()
+}

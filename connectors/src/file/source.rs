@@ -1,0 +1,502 @@
+//! Opening a file source: which files are to be read, and what columns they have together. Reading rows is `scan.rs`'s.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, StringArray},
+    compute::{CastOptions, cast_with_options},
+    datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef},
+    ipc::convert::{IpcSchemaEncoder, try_schema_from_flatbuffer_bytes},
+};
+use datafusion::common::ScalarValue;
+use futures::{StreamExt, TryStreamExt};
+use indexmap::IndexMap;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use weir_pipelines::Incremental;
+
+use super::{
+    Compression, Decimal, FileSource, Format, Metadata,
+    block::{BlockFormat, Inference},
+    blocks::{Blocks, Cutting, Document},
+    bytes::Opening,
+    columnar,
+    csv::CsvFormat,
+    list::{self, FoundFile},
+    ndjson::NdjsonFormat,
+    scan::{COORDINATES, Content, FileTable, Files, Origin, Part, header_too_long, name_file},
+};
+use crate::{
+    Opened,
+    context::{Advance, Coordinates, Purpose, ReadCount, SourceContext},
+    error::{Error, Result},
+};
+
+/// Under this key the columns of the last published run are remembered, so that a run without new files has them.
+const SCHEMA_KEY: &str = "#schema";
+/// What is read of a text file to learn its header, and to plan.
+const SAMPLE_BYTES: usize = 64 << 10;
+/// What is read at once to learn types.
+const BLOCK_BYTES: usize = 1 << 20;
+/// Planning looks into no more files than this.
+const PLAN_FILES: usize = 256;
+/// Footers read at once.
+const FOOTERS_AT_ONCE: usize = 8;
+
+/// The files that were read this time, once the run has published.
+#[derive(Debug)]
+struct FilesRead(BTreeMap<String, String>);
+
+impl Advance for FilesRead {
+    fn entries(&self) -> BTreeMap<String, String> {
+        self.0.clone()
+    }
+}
+
+/// Lists files, learns their columns, and returns them as a table.
+pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
+    if let Some(Incremental::Cursor { .. }) = cx.incremental {
+        return Err(Error::user("incremental-unsupported", "a file source has no cursor").help("write incremental = { files = \"new\" }"));
+    }
+    let incremental = cx.incremental.is_some();
+    let remembered = match cx.seen.get(SCHEMA_KEY).filter(|_| incremental) {
+        Some(text) => Some(decode_schema(text)?),
+        None => None,
+    };
+    let listed = match list::list(settings.path.all(), &cx.folder, settings.hive, &cx.run.environment).await {
+        // All files may have been cleared away since: nothing is new, and the columns are known.
+        Err(error) if remembered.is_some() && matches!(error.code, "glob-empty" | "folder-empty") => Vec::new(),
+        listed => listed?,
+    };
+    let format = match listed.is_empty() {
+        true => settings.format.unwrap_or(Format::Csv),
+        false => format_of(settings, &listed)?,
+    };
+    let is_new = |file: &FoundFile| !incremental || cx.seen.get(&file.name) != Some(&file.version);
+    let new: Vec<Arc<FoundFile>> = listed.iter().filter(|file| is_new(file)).map(|file| Arc::new(file.clone())).collect();
+    // Without a memory of the columns, files read before still tell them.
+    let learn_from: Vec<Arc<FoundFile>> = match new.is_empty() && remembered.is_none() {
+        true => listed.into_iter().map(Arc::new).collect(),
+        false => new.clone(),
+    };
+    let opening = Opening {
+        compression: if format == Format::Parquet { Some(Compression::None) } else { settings.compression },
+        encoding: format.is_text().then_some(settings.encoding),
+        read: None,
+        handle: Handle::current(),
+        cancel: cx.run.cancel.clone(),
+    };
+    let cutting = format.is_text().then(|| cutting(settings, format, cx));
+    let learnt = match &cutting {
+        Some(cutting) => {
+            let learner = Learner {
+                cutting: cutting.clone(),
+                header: header_of(settings, format),
+                fixed_columns: matches!(format, Format::Csv | Format::Tsv),
+                threads: cx.run.partitions,
+                opening: opening.clone(),
+                infer_rows: settings.infer_rows.unwrap_or(u64::MAX),
+                declared: cx.declared.clone(),
+                sample: cx.purpose == Purpose::Plan,
+            };
+            let files = learn_from.clone();
+            let learnt = tokio::task::spawn_blocking(move || learner.learn(&files)).await;
+            learnt.map_err(|error| Error::weir("panic", "learning columns panicked").because(error))??
+        }
+        None => learn_binary(format, &learn_from, &opening, cx.purpose).await?,
+    };
+    let read_now = if new.is_empty() { &[] } else { learn_from.as_slice() };
+    let table = Table::new(settings, cx, &learn_from, learnt.columns, remembered.as_ref())?;
+    let mut parts = Vec::with_capacity(read_now.len());
+    let mut contents = learnt.contents.into_iter();
+    for file in read_now {
+        let content = contents.next().unwrap_or(Content::Text);
+        parts.push(Arc::new(Part { file: file.clone(), content, partitions: table.partition_values(file)? }));
+    }
+    let advance = incremental.then(|| {
+        let mut entries: BTreeMap<String, String> = new.iter().map(|file| (file.name.clone(), file.version.clone())).collect();
+        if !entries.is_empty() {
+            entries.insert(SCHEMA_KEY.into(), encode_schema(&table.undeclared));
+        }
+        Arc::new(FilesRead(entries)) as Arc<dyn Advance>
+    });
+    let read = Arc::new(ReadCount::default());
+    let files = Files {
+        schema: table.schema,
+        origins: table.origins,
+        parts,
+        cutting,
+        header: header_of(settings, format),
+        opening: Opening { read: Some(read.clone()), ..opening },
+        cx: cx.clone(),
+        read: read.clone(),
+    };
+    Ok(Opened { table: Arc::new(FileTable(Arc::new(files))), advance, read })
+}
+
+fn header_of(settings: &FileSource, format: Format) -> bool {
+    matches!(format, Format::Csv | Format::Tsv) && settings.csv.header
+}
+
+/// How text of this format is cut and decoded.
+fn cutting(settings: &FileSource, format: Format, cx: &SourceContext) -> Cutting {
+    let lines = cx.coordinates || settings.metadata.contains(&Metadata::Row);
+    let record_max_bytes = settings.record_max.0;
+    let block_format: Arc<dyn BlockFormat> = match format {
+        Format::Ndjson | Format::Json => Arc::new(NdjsonFormat { record_max_bytes, lines }),
+        _ => {
+            let csv = &settings.csv;
+            let delimiter = csv.delimiter.map_or(if format == Format::Tsv { b'\t' } else { b',' }, |character| character.0);
+            Arc::new(CsvFormat {
+                delimiter,
+                quote: csv.quote.map(|character| character.0),
+                header: csv.header,
+                null: csv.null.clone(),
+                decimal_comma: csv.decimal == Decimal::Comma,
+                comment: csv.comment.map(|character| character.0),
+                record_max_bytes,
+                lines,
+            })
+        }
+    };
+    let document = (format == Format::Json).then(|| Document { records: settings.json.records.clone() });
+    Cutting { format: block_format, document, record_max_bytes }
+}
+
+/// The one format of all files.
+fn format_of(settings: &FileSource, files: &[FoundFile]) -> Result<Format> {
+    if let Some(format) = settings.format {
+        return Ok(format);
+    }
+    let mut first: Option<(Format, &str)> = None;
+    for file in files {
+        let Some(format) = Format::of_name(&file.name) else {
+            return Err(Error::user("format-unknown", format!("the name of \"{}\" does not say its format", file.name))
+                .setting("path")
+                .help("set \"format\": csv, tsv, ndjson, json, parquet, arrow or avro"));
+        };
+        match first {
+            Some((other, name)) if other != format => {
+                return Err(Error::user(
+                    "format-mixed",
+                    format!("\"{name}\" is {} and \"{}\" is {}", other.as_str(), file.name, format.as_str()),
+                )
+                .setting("path")
+                .help("read each format by a source of its own, or set \"format\""));
+            }
+            _ => first = first.or(Some((format, &file.name))),
+        }
+    }
+    Ok(first.map_or(Format::Csv, |(format, _)| format))
+}
+
+/// What the files say about their columns, and what is in each of them, in order; nothing where they are text.
+struct Learnt {
+    columns: IndexMap<String, Field>,
+    contents: Vec<Content>,
+}
+
+async fn learn_binary(format: Format, files: &[Arc<FoundFile>], opening: &Opening, purpose: Purpose) -> Result<Learnt> {
+    let looked_at = if purpose == Purpose::Plan { files.len().min(PLAN_FILES) } else { files.len() };
+    let contents: Vec<Content> = futures::stream::iter(files[..looked_at].to_vec())
+        .map(|file| async move {
+            if format == Format::Parquet {
+                return Ok(Content::Parquet(columnar::parquet_footer(&file).await?));
+            }
+            let opening = opening.clone();
+            let learnt = tokio::task::spawn_blocking(move || match format {
+                Format::Avro => columnar::avro_schema(&file, &opening).map(Content::Avro),
+                _ => columnar::arrow_schema(&file, &opening).map(Content::Arrow),
+            });
+            learnt.await.map_err(|error| Error::weir("panic", "learning columns panicked").because(error))?
+        })
+        .buffered(FOOTERS_AT_ONCE)
+        .try_collect()
+        .await?;
+    let mut columns: IndexMap<String, Field> = IndexMap::new();
+    for content in &contents {
+        let schema = match content {
+            Content::Parquet(footer) => footer.schema(),
+            Content::Arrow(schema) | Content::Avro(schema) => schema,
+            Content::Text => continue,
+        };
+        for field in schema.fields() {
+            add_column(&mut columns, Field::new(field.name(), nullable(field).data_type().clone(), true));
+        }
+    }
+    Ok(Learnt { columns, contents })
+}
+
+/// Learns the columns of text files.
+struct Learner {
+    cutting: Cutting,
+    header: bool,
+    /// The first records say which columns there are.
+    fixed_columns: bool,
+    threads: usize,
+    opening: Opening,
+    infer_rows: u64,
+    declared: Option<SchemaRef>,
+    sample: bool,
+}
+
+impl Learner {
+    fn learn(&self, files: &[Arc<FoundFile>]) -> Result<Learnt> {
+        let mut state = Inference::default();
+        let looked_at = if self.sample { files.len().min(PLAN_FILES) } else { files.len() };
+        for file in &files[..looked_at] {
+            self.learn_file(file, &mut state).map_err(|error| name_file(error, file))?;
+        }
+        if state.columns.is_empty() && self.declared.is_none() && !files.is_empty() {
+            let message = match files {
+                [file] => format!("\"{}\" is empty: it has no columns", file.name),
+                _ => format!("all {} files are empty: they have no columns", files.len()),
+            };
+            return Err(Error::user("no-columns", message)
+                .setting("path")
+                .help("declare the columns in a contract, or give a file with records"));
+        }
+        let columns = state.fields().iter().map(|field| (field.name().clone(), nullable(field))).collect();
+        Ok(Learnt { columns, contents: Vec::new() })
+    }
+
+    fn learn_file(&self, file: &FoundFile, state: &mut Inference) -> Result<()> {
+        let mut blocks = Blocks::open(file, &self.opening, &self.cutting, SAMPLE_BYTES, None)?;
+        let mut first = true;
+        while let Some(block) = blocks.next_block()? {
+            if !block.bytes.is_empty() {
+                self.cutting.format.infer(first, &block.bytes, state)?;
+                first = false;
+            } else if first && self.header {
+                return Err(header_too_long(file, &block.bad));
+            }
+            // A header names every column of its file, so types are all that more records could tell.
+            let declared = self.header
+                && self.declared.as_ref().is_some_and(|declared| state.columns.keys().all(|name| declared.index_of(name).is_ok()));
+            if self.sample || declared || state.records >= self.infer_rows {
+                return Ok(());
+            }
+            blocks.set_block_bytes(BLOCK_BYTES);
+            if self.fixed_columns && self.infer_rows == u64::MAX && !state.current.is_empty() {
+                return self.learn_rest(blocks, state);
+            }
+        }
+        Ok(())
+    }
+
+    /// Learns from the rest of a file whose columns are known by now, on several threads: each keeps a state of its own,
+    /// and the narrowest type that holds what all of them saw is the type.
+    fn learn_rest(&self, mut blocks: Blocks, state: &mut Inference) -> Result<()> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel::<Vec<u8>>(1);
+        let receiver = Mutex::new(receiver);
+        let start = || Inference {
+            columns: state.columns.iter().map(|(name, kind)| (name.clone(), kind.clone())).collect(),
+            current: state.current.clone(),
+            ..Inference::default()
+        };
+        let work = |mut own: Inference| {
+            loop {
+                // One waits with the lock held, the others for the lock: which of them gets the next block is all the same.
+                let next = receiver.lock().recv();
+                let Ok(bytes) = next else { return Ok(own) };
+                self.cutting.format.infer(false, &bytes, &mut own)?;
+            }
+        };
+        let states: Vec<Inference> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.threads.max(1))
+                .map(|_| {
+                    scope.spawn({
+                        let own = start();
+                        move || work(own)
+                    })
+                })
+                .collect();
+            let mut read = Ok(());
+            loop {
+                match blocks.next_block() {
+                    Ok(Some(block)) if block.bytes.is_empty() => {}
+                    // All workers gone: one has an error to tell.
+                    Ok(Some(block)) => {
+                        if sender.send(block.bytes).is_err() {
+                            break;
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        read = Err(error);
+                        break;
+                    }
+                }
+            }
+            drop(sender);
+            let learnt = workers.into_iter().map(|worker| match worker.join() {
+                Ok(learnt) => learnt,
+                Err(_) => Err(Error::weir("panic", "learning columns panicked")),
+            });
+            let learnt: Result<Vec<Inference>> = learnt.collect();
+            read.and(learnt)
+        })?;
+        for learnt in states {
+            state.records += learnt.records;
+            for ((_, known), (_, kind)) in state.columns.iter_mut().zip(learnt.columns) {
+                *known = match (known.take(), kind) {
+                    (Some(known), Some(kind)) => Some(columnar::widen(&known, &kind)),
+                    (known, kind) => known.or(kind),
+                };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The columns of the table.
+struct Table {
+    schema: SchemaRef,
+    origins: Vec<Origin>,
+    /// What the contract does not declare, without metadata: remembered for runs without new files.
+    undeclared: Schema,
+    /// Columns that folders give.
+    partitions: Vec<FieldRef>,
+}
+
+impl Table {
+    fn new(
+        settings: &FileSource,
+        cx: &SourceContext,
+        files: &[Arc<FoundFile>],
+        learnt: IndexMap<String, Field>,
+        remembered: Option<&Schema>,
+    ) -> Result<Self> {
+        let folders = partition_types(files);
+        // Columns of earlier runs stay, and their types only get wider.
+        let mut undeclared: IndexMap<String, Field> = IndexMap::new();
+        let before = remembered.into_iter().flat_map(|schema| schema.fields()).map(|field| field.as_ref().clone());
+        let inside = learnt.into_values().filter(|field| !folders.contains_key(field.name()));
+        for field in before.chain(inside).chain(folders.iter().map(|(name, kind)| Field::new(name, kind.clone(), true))) {
+            add_column(&mut undeclared, field);
+        }
+        let mut metadata: Vec<(&str, Origin, DataType)> = Vec::new();
+        for wanted in &settings.metadata {
+            let column = match wanted {
+                Metadata::File => (Coordinates::FILE, Origin::File, DataType::Utf8),
+                Metadata::Row => (Coordinates::ROW, Origin::Row, DataType::UInt64),
+            };
+            if !metadata.contains(&column) {
+                metadata.push(column);
+            }
+        }
+        if let Some((name, ..)) = metadata.iter().find(|(name, ..)| undeclared.contains_key(*name)) {
+            return Err(Error::user("column-clash", format!("the files have a column \"{name}\" of their own")).setting("metadata"));
+        }
+        let mut partitions: Vec<FieldRef> = Vec::new();
+        let mut columns: Vec<(FieldRef, Origin)> = Vec::new();
+        let mut add = |field: Field| {
+            let origin = match metadata.iter().find(|(name, ..)| name == field.name()) {
+                Some((_, origin, _)) => *origin,
+                None if folders.contains_key(field.name()) => {
+                    partitions.push(Arc::new(field.clone()));
+                    Origin::Partition(partitions.len() - 1)
+                }
+                None => Origin::Data,
+            };
+            columns.push((Arc::new(field), origin));
+        };
+        let is_declared = |name: &str| cx.declared.as_ref().is_some_and(|declared| declared.index_of(name).is_ok());
+        for field in cx.declared.iter().flat_map(|declared| declared.fields()) {
+            add(nullable(field));
+        }
+        undeclared.retain(|name, _| !is_declared(name));
+        for field in undeclared.values() {
+            add(field.clone());
+        }
+        for (name, _, kind) in metadata.iter().filter(|(name, ..)| !is_declared(name)) {
+            add(Field::new(*name, kind.clone(), false));
+        }
+        if cx.coordinates {
+            columns.extend(Coordinates::fields().into_iter().zip(COORDINATES).map(|(field, (_, origin))| (field, origin)));
+        }
+        let (fields, origins): (Vec<FieldRef>, Vec<Origin>) = columns.into_iter().unzip();
+        let remembered: Fields = undeclared.into_values().collect();
+        Ok(Self { schema: Arc::new(Schema::new(fields)), origins, undeclared: Schema::new(remembered), partitions })
+    }
+
+    /// What a file's folders say, as the columns' types.
+    fn partition_values(&self, file: &FoundFile) -> Result<Vec<ScalarValue>> {
+        let value = |field: &FieldRef| {
+            let text = file.partitions.iter().find(|(key, _)| key == field.name()).and_then(|(_, value)| value.clone());
+            let array: ArrayRef = Arc::new(StringArray::from(vec![text.clone()]));
+            let options = CastOptions { safe: true, ..CastOptions::default() };
+            let value =
+                cast_with_options(&array, field.data_type(), &options).ok().and_then(|value| ScalarValue::try_from_array(&value, 0).ok());
+            match (value, text) {
+                (Some(value), Some(text)) if value.is_null() => Err((Some(value), text)),
+                (Some(value), _) => Ok(value),
+                (None, text) => Err((None, text.unwrap_or_default())),
+            }
+            .map_err(|(_, text)| {
+                Error::user("wrong-type", format!("\"{}\" in \"{}\" is not {}", text, file.name, field.data_type()))
+                    .setting("path")
+                    .help(format!("declare \"{}\" as text, or set hive = false", field.name()))
+            })
+        };
+        self.partitions.iter().map(value).collect()
+    }
+}
+
+/// Columns that folders give, each with the narrowest type that holds all its values and gives them back as written.
+fn partition_types(files: &[Arc<FoundFile>]) -> IndexMap<String, DataType> {
+    let mut types: IndexMap<String, Option<DataType>> = IndexMap::new();
+    for (key, value) in files.iter().flat_map(|file| &file.partitions) {
+        let kind = value.as_deref().map(|text| {
+            if text.parse::<i64>().is_ok_and(|number| number.to_string() == text) {
+                DataType::Int64
+            } else if chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok_and(|date| date.to_string() == text) {
+                DataType::Date32
+            } else {
+                DataType::Utf8
+            }
+        });
+        let known = types.entry(key.clone()).or_default();
+        *known = match (known.take(), kind) {
+            (Some(a), Some(b)) if a != b => Some(DataType::Utf8),
+            (a, b) => a.or(b),
+        };
+    }
+    types.into_iter().map(|(name, kind)| (name, kind.unwrap_or(DataType::Utf8))).collect()
+}
+
+/// Adds a column, or widens the one of its name.
+fn add_column(columns: &mut IndexMap<String, Field>, field: Field) {
+    match columns.get_mut(field.name()) {
+        Some(known) => *known = columnar::widen_field(known, &field),
+        None => _ = columns.insert(field.name().clone(), field),
+    }
+}
+
+/// The same field where every level may be null: what a contract requires is the contract's to check.
+fn nullable(field: &Field) -> Field {
+    let kind = match field.data_type() {
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(|field| Arc::new(nullable(field))).collect()),
+        DataType::List(item) => DataType::List(Arc::new(nullable(item))),
+        DataType::LargeList(item) => DataType::LargeList(Arc::new(nullable(item))),
+        // What was always null may be anything yet.
+        DataType::Null => DataType::Utf8,
+        other => other.clone(),
+    };
+    field.clone().with_data_type(kind).with_nullable(true)
+}
+
+fn encode_schema(schema: &Schema) -> String {
+    let bytes = IpcSchemaEncoder::new().schema_to_fb(schema);
+    bytes.finished_data().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn decode_schema(text: &str) -> Result<Schema> {
+    let broken = || Error::weir("state", "the remembered columns of a file source cannot be read");
+    let pair = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    let bytes: Vec<u8> = text.as_bytes().chunks(2).map(pair).collect::<Option<_>>().ok_or_else(broken)?;
+    try_schema_from_flatbuffer_bytes(&bytes).map_err(|error| broken().because(error))
+}
+
+#[cfg(test)]
+pub(super) mod tests;

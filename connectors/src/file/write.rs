@@ -1,0 +1,237 @@
+//! How batches become the bytes of a file: Parquet, CSV, NDJSON, Arrow IPC, packed where asked. Where the bytes go is `sink.rs`'s.
+
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
+
+use arrow::{
+    array::RecordBatch,
+    csv::{Writer as CsvWriter, WriterBuilder},
+    datatypes::SchemaRef,
+    error::ArrowError,
+    ipc::{
+        CompressionType,
+        writer::{FileWriter, IpcWriteOptions},
+    },
+    json::{LineDelimitedWriter, WriterBuilder as JsonBuilder, writer::LineDelimited},
+};
+use flate2::write::GzEncoder;
+use parking_lot::Mutex;
+use parquet::{
+    arrow::ArrowWriter,
+    basic::{Compression as ParquetCompression, GzipLevel, ZstdLevel},
+    errors::ParquetError,
+    file::properties::WriterProperties,
+};
+
+use super::{Compression, Format};
+use crate::error::{Error, Result};
+
+/// Rows per Parquet row group.
+const GROUP_ROWS: usize = 1 << 20;
+/// A row group ends before it holds more than this in memory.
+const GROUP_BYTES: usize = 32 << 20;
+/// The level of zstd: past it, time grows faster than size shrinks.
+const ZSTD_LEVEL: i32 = 3;
+
+/// What a file is to look like.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// The format: not JSON, not Avro.
+    pub format: Format,
+    /// Inside Parquet and Arrow, around the others.
+    pub compression: Compression,
+    /// Between CSV values.
+    pub delimiter: u8,
+    /// Whether CSV starts with names.
+    pub header: bool,
+    /// How CSV spells null.
+    pub null: String,
+}
+
+impl Layout {
+    /// The extension of a file of this layout, without a leading dot.
+    pub fn extension(&self) -> String {
+        let packed = match (self.format, self.compression) {
+            (Format::Parquet | Format::Arrow, _) => "",
+            (_, Compression::Gzip) => ".gz",
+            (_, Compression::Zstd) => ".zst",
+            _ => "",
+        };
+        format!("{}{packed}", self.format.as_str())
+    }
+}
+
+/// Bytes written and not taken yet.
+#[derive(Debug, Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A buffer behind a compressor.
+enum Packed {
+    Plain(Buffer),
+    Gzip(GzEncoder<Buffer>),
+    Zstd(zstd::stream::write::Encoder<'static, Buffer>),
+}
+
+impl Packed {
+    fn new(buffer: Buffer, compression: Compression) -> io::Result<Self> {
+        Ok(match compression {
+            Compression::Gzip => Self::Gzip(GzEncoder::new(buffer, flate2::Compression::default())),
+            Compression::Zstd => Self::Zstd(zstd::stream::write::Encoder::new(buffer, ZSTD_LEVEL)?),
+            _ => Self::Plain(buffer),
+        })
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Gzip(encoder) => encoder.finish().map(|_| ()),
+            Self::Zstd(encoder) => encoder.finish().map(|_| ()),
+        }
+    }
+}
+
+impl Write for Packed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(buffer) => buffer.write(bytes),
+            Self::Gzip(encoder) => encoder.write(bytes),
+            Self::Zstd(encoder) => encoder.write(bytes),
+        }
+    }
+    // The writers flush after each batch; a compressor that obeyed would pack worse.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+enum Writer {
+    Parquet(Box<ArrowWriter<Buffer>>),
+    Csv(Box<CsvWriter<Packed>>),
+    Ndjson(LineDelimitedWriter<Packed>),
+    Arrow(Box<FileWriter<Buffer>>),
+}
+
+/// Turns batches into a file's bytes, which wait to be taken.
+pub struct Encoder {
+    writer: Writer,
+    buffer: Buffer,
+    rows: u64,
+    header: Option<SchemaRef>,
+}
+
+fn arrow_failed(error: ArrowError) -> Error {
+    Error::weir("encode", format!("rows cannot be written: {error}")).because(error)
+}
+
+fn parquet_failed(error: ParquetError) -> Error {
+    Error::weir("encode", format!("rows cannot be written: {error}")).because(error)
+}
+
+fn io_failed(error: io::Error) -> Error {
+    Error::weir("encode", format!("rows cannot be packed: {error}")).because(error)
+}
+
+impl Encoder {
+    /// Starts a file of these columns.
+    pub fn new(layout: &Layout, schema: &SchemaRef) -> Result<Self> {
+        let buffer = Buffer::default();
+        let writer = match layout.format {
+            Format::Parquet => {
+                let compression = match layout.compression {
+                    Compression::Gzip => ParquetCompression::GZIP(GzipLevel::default()),
+                    Compression::Zstd => ParquetCompression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).map_err(parquet_failed)?),
+                    _ => ParquetCompression::UNCOMPRESSED,
+                };
+                let properties =
+                    WriterProperties::builder().set_compression(compression).set_max_row_group_row_count(Some(GROUP_ROWS)).build();
+                let writer = ArrowWriter::try_new(buffer.clone(), schema.clone(), Some(properties));
+                Writer::Parquet(Box::new(writer.map_err(parquet_failed)?))
+            }
+            Format::Arrow => {
+                let compression = (layout.compression == Compression::Zstd).then_some(CompressionType::ZSTD);
+                let options = IpcWriteOptions::default().try_with_compression(compression).map_err(arrow_failed)?;
+                Writer::Arrow(Box::new(FileWriter::try_new_with_options(buffer.clone(), schema, options).map_err(arrow_failed)?))
+            }
+            Format::Ndjson => {
+                let packed = Packed::new(buffer.clone(), layout.compression).map_err(io_failed)?;
+                Writer::Ndjson(JsonBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(packed))
+            }
+            Format::Csv | Format::Tsv | Format::Json | Format::Avro => {
+                let packed = Packed::new(buffer.clone(), layout.compression).map_err(io_failed)?;
+                let builder =
+                    WriterBuilder::new().with_delimiter(layout.delimiter).with_header(layout.header).with_null(layout.null.clone());
+                Writer::Csv(Box::new(builder.build(packed)))
+            }
+        };
+        let header = matches!(writer, Writer::Csv(_)).then(|| schema.clone()).filter(|_| layout.header);
+        Ok(Self { writer, buffer, rows: 0, header })
+    }
+
+    /// Adds rows.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        match &mut self.writer {
+            Writer::Parquet(writer) => {
+                writer.write(batch).map_err(parquet_failed)?;
+                if writer.in_progress_size().max(writer.memory_size()) > GROUP_BYTES {
+                    writer.flush().map_err(parquet_failed)?;
+                }
+            }
+            Writer::Csv(writer) => writer.write(batch).map_err(arrow_failed)?,
+            Writer::Ndjson(writer) => writer.write(batch).map_err(arrow_failed)?,
+            Writer::Arrow(writer) => writer.write(batch).map_err(arrow_failed)?,
+        }
+        self.header = None;
+        self.rows += batch.num_rows() as u64;
+        Ok(())
+    }
+
+    /// Bytes that wait.
+    pub fn ready_bytes(&self) -> usize {
+        self.buffer.0.lock().len()
+    }
+
+    /// Takes the bytes that wait.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer.0.lock())
+    }
+
+    /// Ends the file. Returns its rows, as its footer says where it has one, and the last bytes.
+    pub fn finish(mut self) -> Result<(u64, Vec<u8>)> {
+        // Without any batch a CSV writer writes no header.
+        if let Some(schema) = self.header.take() {
+            self.write(&RecordBatch::new_empty(schema))?;
+        }
+        let rows = match self.writer {
+            Writer::Parquet(writer) => {
+                u64::try_from(writer.close().map_err(parquet_failed)?.file_metadata().num_rows()).unwrap_or_default()
+            }
+            Writer::Csv(writer) => {
+                writer.into_inner().finish().map_err(io_failed)?;
+                self.rows
+            }
+            Writer::Ndjson(mut writer) => {
+                writer.finish().map_err(arrow_failed)?;
+                writer.into_inner().finish().map_err(io_failed)?;
+                self.rows
+            }
+            Writer::Arrow(mut writer) => {
+                writer.finish().map_err(arrow_failed)?;
+                self.rows
+            }
+        };
+        let rest = std::mem::take(&mut *self.buffer.0.lock());
+        Ok((rows, rest))
+    }
+}

@@ -1,0 +1,500 @@
+//! What a merge, delete_insert or snapshot changes in a table: the files that hold a key of the run, and what takes their place.
+//! Everything runs in DataFusion under the run's memory limit; the commit is `publish.rs`'s.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+};
+
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::{DataType, Field, SchemaRef},
+    util::display::array_value_to_string,
+};
+use async_trait::async_trait;
+use chrono::Utc;
+use datafusion::{
+    catalog::{Session, TableProvider},
+    common::{JoinType, stats::Precision},
+    datasource::{
+        listing::PartitionedFile,
+        physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource},
+        source::DataSourceExec,
+        table_schema::TableSchema,
+    },
+    error::{DataFusionError, Result as DataFusionResult},
+    execution::{SendableRecordBatchStream, memory_pool::MemoryLimit},
+    functions_aggregate::expr_fn::{count, first_value, max, min},
+    logical_expr::{Expr, Operator, TableType, binary_expr, ident, lit, when},
+    physical_plan::{ExecutionPlan, Statistics, stream::RecordBatchStreamAdapter},
+    prelude::{DataFrame, SessionConfig, SessionContext},
+    scalar::ScalarValue,
+};
+use deltalake::{DeltaTable, kernel::Add};
+use futures::StreamExt;
+use object_store::ObjectMeta;
+use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
+use url::Url;
+use weir_pipelines::Mode;
+
+use super::{
+    from_datafusion, publish,
+    publish::LakeLoad,
+    schema::{Column, Fit, IS_CURRENT, VALID_FROM, VALID_TO, arrow_schema},
+    stage::{Spec, Stage},
+    stats,
+    table::Place,
+};
+use crate::error::{Error, Result};
+
+/// The name of the column that says which file a row of the table came from.
+const FILE: &str = "__weir_file";
+/// One part in so many of the memory limit that a join may hold as a hash table; beyond it, rows are sorted, which can spill.
+const HASHED_SHARE: u64 = 24;
+
+/// Works out what `load` does to `table` (none: it is to be made). `direct`: staged files may be added as they are.
+pub(super) async fn rewrite(
+    load: &LakeLoad,
+    table: Option<&DeltaTable>,
+    fit: &Fit,
+    staged: &[Add],
+    direct: bool,
+    changes: &mut publish::Changes,
+) -> Result<()> {
+    let work = Work { load, fit, cx: session(load, staged), staged: load.state.columns()? };
+    match load.state.mode()? {
+        Mode::Snapshot => work.snapshot(table, staged, changes).await,
+        _ => work.merge(table, staged, direct, changes).await,
+    }
+}
+
+/// The first key column of staged files that holds a null.
+pub(super) async fn null_key(load: &LakeLoad, staged: &[Add]) -> Result<Option<String>> {
+    let cx = session(load, staged);
+    for key in &load.state.key {
+        let rows = read_staged(&cx, load, staged)?.filter(ident(key).is_null()).and_then(|rows| rows.limit(0, Some(1)));
+        if rows.map_err(from_datafusion)?.count().await.map_err(from_datafusion)? > 0 {
+            return Ok(Some(key.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// A key that staged files hold more than once, as text.
+pub(super) async fn duplicate_key(load: &LakeLoad, staged: &[Add]) -> Result<Option<String>> {
+    let cx = session(load, staged);
+    let keys: Vec<Expr> = load.state.key.iter().map(ident).collect();
+    let found = async {
+        let rows = read_staged_df(&cx, load, staged)?.select(keys.clone())?;
+        rows.aggregate(keys, vec![count(lit(1)).alias("__weir_rows")])?
+            .filter(ident("__weir_rows").gt(lit(1)))?
+            .limit(0, Some(1))?
+            .collect()
+            .await
+    };
+    let found = found.await.map_err(from_datafusion)?;
+    let Some(batch) = found.iter().find(|batch| batch.num_rows() > 0) else { return Ok(None) };
+    let mut parts = Vec::new();
+    for (index, key) in load.state.key.iter().enumerate() {
+        let value = array_value_to_string(batch.column(index), 0).unwrap_or_else(|_| "?".into());
+        parts.push(format!("\"{key}\" = {value}"));
+    }
+    Ok(Some(parts.join(", ")))
+}
+
+fn session(load: &LakeLoad, staged: &[Add]) -> SessionContext {
+    let bytes: u64 = staged.iter().map(|add| add.size.unsigned_abs()).sum();
+    let hashed = match load.cx.runtime.memory_pool.memory_limit() {
+        MemoryLimit::Finite(limit) => bytes < limit as u64 / HASHED_SHARE,
+        _ => true,
+    };
+    let config = SessionConfig::new()
+        .with_target_partitions(load.cx.partitions.max(1))
+        .with_batch_size(load.cx.batch_rows.max(1))
+        .set_bool("datafusion.optimizer.prefer_hash_join", hashed);
+    if load.place.local.is_none() {
+        load.cx.runtime.register_object_store(load.place.store_url().as_ref(), load.place.store.clone());
+    }
+    SessionContext::new_with_config_rt(config, load.cx.runtime.clone())
+}
+
+fn read_staged(cx: &SessionContext, load: &LakeLoad, staged: &[Add]) -> Result<DataFrame> {
+    read_staged_df(cx, load, staged).map_err(from_datafusion)
+}
+
+fn read_staged_df(cx: &SessionContext, load: &LakeLoad, staged: &[Add]) -> DataFusionResult<DataFrame> {
+    let columns = load.state.columns().map_err(DataFusionError::from)?;
+    cx.read_table(Arc::new(Files::new(&load.place, &columns, load.state.partitions(), staged)?))
+}
+
+struct Work<'a> {
+    load: &'a LakeLoad,
+    fit: &'a Fit,
+    cx: SessionContext,
+    /// The columns of staged files.
+    staged: Vec<Column>,
+}
+
+impl Work<'_> {
+    async fn merge(&self, table: Option<&DeltaTable>, staged: &[Add], direct: bool, changes: &mut publish::Changes) -> Result<()> {
+        let touched = match table {
+            Some(table) if !staged.is_empty() => self.touched(table, staged).await?,
+            _ => BTreeSet::new(),
+        };
+        if let Some(table) = table.filter(|_| !touched.is_empty()) {
+            let columns = self.old_columns();
+            let survivors = async {
+                let rows = self.table_rows(table, &columns, Some(&touched)).await?;
+                self.keys_of(staged)?.join_on(rows, JoinType::RightAnti, self.on_keys("k", &columns))?.execute_stream().await
+            };
+            let written = columns.iter().cloned().enumerate().map(|(index, column)| (column, index)).collect();
+            self.write(survivors.await.map_err(from_datafusion)?, written, changes).await?;
+            changes.removes = removes(table, &touched, &self.load.place)?;
+        }
+        let keeps = self.load.state.mode()? == Mode::Merge && !self.fit.missing.is_empty() && !touched.is_empty();
+        if direct && !keeps {
+            changes.adds.extend_from_slice(staged);
+            return Ok(());
+        }
+        if staged.is_empty() {
+            return Ok(());
+        }
+        // Where rows lack columns of the table, the row that was there gives them.
+        let kept: Vec<Column> = if keeps { self.fit.missing.clone() } else { Vec::new() };
+        let merged = async {
+            let rows = self.staged_rows(staged)?;
+            let Some(table) = table.filter(|_| keeps) else { return rows.execute_stream().await };
+            let keys = self.key_columns();
+            let columns: Vec<Column> = keys.iter().chain(&kept).cloned().collect();
+            // A key that the table holds twice, which an append may have done, gives one row's values.
+            let olds = self.table_rows(table, &columns, Some(&touched)).await?;
+            let group: Vec<Expr> = (0..keys.len()).map(|index| ident(format!("t{index}"))).collect();
+            let firsts =
+                (keys.len()..columns.len()).map(|index| first_value(ident(format!("t{index}")), vec![]).alias(format!("t{index}")));
+            let olds = olds.aggregate(group, firsts.collect())?;
+            let joined = rows.join_on(olds, JoinType::Left, self.on_staged(&columns))?;
+            let mut out: Vec<Expr> = (0..self.fit.written.len()).map(|index| ident(format!("s{index}"))).collect();
+            out.extend((keys.len()..columns.len()).map(|index| ident(format!("t{index}"))));
+            joined.select(out)?.execute_stream().await
+        };
+        let written =
+            self.fit.written.iter().map(|(column, _)| column).chain(&kept).cloned().enumerate().map(|(index, column)| (column, index));
+        self.write(merged.await.map_err(from_datafusion)?, written.collect(), changes).await?;
+        Ok(())
+    }
+
+    async fn snapshot(&self, table: Option<&DeltaTable>, staged: &[Add], changes: &mut publish::Changes) -> Result<()> {
+        if staged.is_empty() {
+            return Ok(());
+        }
+        let started = || lit(ScalarValue::TimestampMicrosecond(Some(self.load.state.started_at), Some("UTC".into())));
+        let versions: Vec<Column> = self.fit.table[self.fit.table.len() - 3..].to_vec();
+        let open = [
+            started().alias(VALID_FROM),
+            lit(ScalarValue::TimestampMicrosecond(None, Some("UTC".into()))).alias(VALID_TO),
+            lit(true).alias(IS_CURRENT),
+        ];
+        let width = self.fit.written.len();
+        let fresh = async {
+            let rows = self.staged_rows(staged)?;
+            let mut out: Vec<Expr> = (0..width).map(|index| ident(format!("s{index}"))).collect();
+            out.extend(open);
+            let Some(table) = table else {
+                out.push(lit(ScalarValue::Utf8(None)).alias(FILE));
+                return rows.select(out)?.execute_stream().await;
+            };
+            let mut columns: Vec<Column> = Vec::new();
+            let mut differs = ident(FILE).is_null();
+            for (index, (column, _)) in self.fit.written.iter().enumerate() {
+                let new = self.fit.added.iter().any(|added| added.name == column.name);
+                let staged = ident(format!("s{index}"));
+                if new {
+                    differs = differs.or(staged.is_not_null());
+                    continue;
+                }
+                differs = differs.or(binary_expr(staged, Operator::IsDistinctFrom, ident(format!("t{}", columns.len()))));
+                columns.push(column.clone());
+            }
+            let current = columns.len();
+            columns.push(versions[2].clone());
+            let olds = self.table_rows(table, &columns, None).await?.filter(ident(format!("t{current}")))?;
+            let joined = rows.join_on(olds, JoinType::Left, self.on_staged(&columns))?.filter(differs)?;
+            out.push(ident(FILE));
+            joined.select(out)?.execute_stream().await
+        };
+        let fresh = fresh.await.map_err(from_datafusion)?;
+        let touched: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+        let (schema, seen) = (fresh.schema(), touched.clone());
+        let fresh = fresh.inspect(move |batch| {
+            if let Ok(batch) = batch {
+                seen.lock().extend(files_in(batch, batch.num_columns() - 1));
+            }
+        });
+        let fresh: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(schema, fresh));
+        let written: Vec<(Column, usize)> = self
+            .fit
+            .written
+            .iter()
+            .map(|(column, _)| column)
+            .chain(&versions)
+            .cloned()
+            .enumerate()
+            .map(|(index, column)| (column, index))
+            .collect();
+        let added = self.write(fresh, written.clone(), changes).await?;
+        let touched = std::mem::take(&mut *touched.lock());
+        let Some(table) = table.filter(|_| !touched.is_empty()) else { return Ok(()) };
+
+        let columns: Vec<Column> = self.old_columns().into_iter().chain(versions).collect();
+        let closed = async {
+            let inside: Vec<Column> = written.iter().map(|(column, _)| column.clone()).collect();
+            let news = self.cx.read_table(Arc::new(Files::new(&self.load.place, &inside, &self.fit.partitions, &added)?))?;
+            let keys = self.load.state.key.iter().enumerate().map(|(index, key)| ident(key).alias(format!("k{index}")));
+            let news = news.select(keys.collect::<Vec<_>>())?;
+            let rows = self.table_rows(table, &columns, Some(&touched)).await?;
+            let joined = rows.join_on(news, JoinType::Left, self.on_keys("k", &columns))?;
+            let (last, to, current) = (columns.len(), columns.len() - 2, columns.len() - 1);
+            let closes = || ident("k0").is_not_null().and(ident(format!("t{current}")));
+            let mut out: Vec<Expr> = (0..last).map(|index| ident(format!("t{index}"))).collect();
+            out[to] = when(closes(), started()).otherwise(ident(format!("t{to}")))?.alias(VALID_TO);
+            out[current] = when(closes(), lit(false)).otherwise(ident(format!("t{current}")))?.alias(IS_CURRENT);
+            joined.select(out)?.execute_stream().await
+        };
+        let written = columns.iter().cloned().enumerate().map(|(index, column)| (column, index)).collect();
+        self.write(closed.await.map_err(from_datafusion)?, written, changes).await?;
+        changes.removes = removes(table, &touched, &self.load.place)?;
+        Ok(())
+    }
+
+    /// The files that hold a key of the run.
+    async fn touched(&self, table: &DeltaTable, staged: &[Add]) -> Result<BTreeSet<String>> {
+        let found = async {
+            let keys = self.key_columns();
+            let mut rows = self.table_rows(table, &keys, None).await?;
+            // Files whose bounds lie outside those of the run's keys are not even opened.
+            for (index, bounds) in self.key_bounds(staged).await?.into_iter().enumerate() {
+                if let Some((low, high)) = bounds {
+                    rows = rows.filter(ident(format!("t{index}")).between(lit(low), lit(high)))?;
+                }
+            }
+            let found = self.keys_of(staged)?.join_on(rows, JoinType::RightSemi, self.on_keys("k", &keys))?;
+            found.select(vec![ident(FILE)])?.distinct()?.collect().await
+        };
+        let found = found.await.map_err(from_datafusion)?;
+        Ok(found.iter().flat_map(|batch| files_in(batch, 0)).collect())
+    }
+
+    async fn key_bounds(&self, staged: &[Add]) -> DataFusionResult<Vec<Option<(ScalarValue, ScalarValue)>>> {
+        let keys = self.load.state.key.len();
+        let ordered = |column: &Column| {
+            use DataType::*;
+            matches!(column.lake, Int8 | Int16 | Int32 | Int64 | Utf8 | Date32 | Timestamp(..) | Decimal128(..))
+        };
+        if !self.key_columns().iter().all(ordered) {
+            return Ok(vec![None; keys]);
+        }
+        let bounds = (0..keys).flat_map(|index| {
+            let key = || ident(format!("k{index}"));
+            [min(key()).alias(format!("l{index}")), max(key()).alias(format!("h{index}"))]
+        });
+        let found = self.keys_of(staged)?.aggregate(vec![], bounds.collect())?.collect().await?;
+        let Some(batch) = found.iter().find(|batch| batch.num_rows() > 0) else { return Ok(vec![None; keys]) };
+        (0..keys)
+            .map(|index| {
+                let low = ScalarValue::try_from_array(batch.column(2 * index), 0)?;
+                let high = ScalarValue::try_from_array(batch.column(2 * index + 1), 0)?;
+                Ok((!low.is_null() && !high.is_null()).then_some((low, high)))
+            })
+            .collect()
+    }
+
+    /// Rows of the table: its `columns` as t0, t1, … and the file they came from. `files`: of these alone.
+    async fn table_rows(&self, table: &DeltaTable, columns: &[Column], files: Option<&BTreeSet<String>>) -> DataFusionResult<DataFrame> {
+        let mut provider = table.table_provider().with_file_column(FILE);
+        if let Some(files) = files {
+            provider = provider.with_file_paths(files.iter().cloned());
+        }
+        let rows = self.cx.read_table(provider.await?)?;
+        let mut out: Vec<Expr> = columns.iter().enumerate().map(|(index, column)| ident(&column.name).alias(format!("t{index}"))).collect();
+        out.push(ident(FILE));
+        rows.select(out)
+    }
+
+    /// Staged rows: what is written of them as s0, s1, …
+    fn staged_rows(&self, staged: &[Add]) -> DataFusionResult<DataFrame> {
+        let out =
+            self.fit.written.iter().enumerate().map(|(index, (_, source))| ident(&self.staged[*source].name).alias(format!("s{index}")));
+        read_staged_df(&self.cx, self.load, staged)?.select(out.collect::<Vec<_>>())
+    }
+
+    /// The keys of staged rows as k0, k1, …
+    fn keys_of(&self, staged: &[Add]) -> DataFusionResult<DataFrame> {
+        let keys = self.load.state.key.iter().enumerate().map(|(index, key)| ident(key).alias(format!("k{index}")));
+        read_staged_df(&self.cx, self.load, staged)?.select(keys.collect::<Vec<_>>())
+    }
+
+    /// The table's own key columns.
+    fn key_columns(&self) -> Vec<Column> {
+        let find = |key: &String| self.fit.table.iter().find(|column| column.name == *key).expect("a fit has every key column").clone();
+        self.load.state.key.iter().map(find).collect()
+    }
+
+    /// The columns that the table has before this run, without those of versions.
+    fn old_columns(&self) -> Vec<Column> {
+        let versioned = self.load.state.mode().is_ok_and(|mode| mode == Mode::Snapshot);
+        let own = self.fit.table.len() - if versioned { 3 } else { 0 };
+        self.fit.table[..own].iter().filter(|column| self.fit.added.iter().all(|added| added.name != column.name)).cloned().collect()
+    }
+
+    /// Equal keys: k0, k1, … and those of `columns` as t0, t1, …
+    fn on_keys(&self, prefix: &str, columns: &[Column]) -> Vec<Expr> {
+        let on = self.load.state.key.iter().enumerate().map(|(index, key)| {
+            let there = columns.iter().position(|column| column.name == *key).expect("the key columns are among them");
+            ident(format!("{prefix}{index}")).eq(ident(format!("t{there}")))
+        });
+        on.collect()
+    }
+
+    /// Equal keys: s0, s1, … and those of `columns` as t0, t1, …
+    fn on_staged(&self, columns: &[Column]) -> Vec<Expr> {
+        let on = self.load.state.key.iter().map(|key| {
+            let here = self.fit.written.iter().position(|(column, _)| column.name == *key).expect("a fit has every key column");
+            let there = columns.iter().position(|column| column.name == *key).expect("the key columns are among them");
+            ident(format!("s{here}")).eq(ident(format!("t{there}")))
+        });
+        on.collect()
+    }
+
+    /// Writes rows into files of the table's own folder, and notes them in `changes`.
+    async fn write(
+        &self,
+        rows: SendableRecordBatchStream,
+        written: Vec<(Column, usize)>,
+        changes: &mut publish::Changes,
+    ) -> Result<Vec<Add>> {
+        let attempt = uuid::Uuid::new_v4().simple().to_string();
+        let spec = Spec {
+            place: self.load.place.clone(),
+            folder: String::new(),
+            label: format!("{}-r{}", self.load.state.token, &attempt[..8]),
+            written,
+            partitions: self.fit.partitions.clone(),
+            file_bytes: self.load.state.file_bytes,
+            writers: self.load.cx.partitions.max(1),
+        };
+        let stage = Arc::new(Stage::new(spec, &rows.schema(), self.load.cx.runtime.clone()));
+        let added = stage.write(rows, &self.load.cx.cancel).await;
+        stage.stopped().await;
+        let added = added?;
+        changes.written.extend(added.iter().map(|add| add.path.clone()));
+        changes.adds.extend_from_slice(&added);
+        Ok(added)
+    }
+}
+
+fn files_in(batch: &RecordBatch, column: usize) -> Vec<String> {
+    let Ok(files) = super::types::cast(batch.column(column), &DataType::Utf8) else { return Vec::new() };
+    let mut found: Vec<String> = files.as_string::<i32>().iter().flatten().map(str::to_owned).collect();
+    found.dedup();
+    found
+}
+
+/// The log's entries that take files out of the table.
+fn removes(table: &DeltaTable, files: &BTreeSet<String>, place: &Place) -> Result<Vec<deltalake::kernel::Remove>> {
+    let state = table.snapshot().map_err(|error| place.failed("read", error))?;
+    let decoded = |path: &str| percent_decode_str(path).decode_utf8_lossy().into_owned();
+    let root = decoded(table.table_url().path());
+    let views: HashMap<String, _> = state.log_data().iter().map(|file| (file.path().into_owned(), file)).collect();
+    let mut found = Vec::with_capacity(files.len());
+    for file in files {
+        let path = Url::parse(file).map_or_else(|_| decoded(file), |url| decoded(url.path()));
+        let relative = path.strip_prefix(root.trim_end_matches('/')).map_or(path.as_str(), |rest| rest.trim_start_matches('/'));
+        let view = views.get(relative).ok_or_else(|| {
+            Error::system(
+                "lake-table",
+                format!("table \"{}\" names a file outside its folder, which weir cannot rewrite: {file}", place.name),
+            )
+        })?;
+        found.push(view.remove_action(true));
+    }
+    Ok(found)
+}
+
+/// Files that a load wrote and no table has yet, as a table.
+struct Files {
+    place: Place,
+    schema: TableSchema,
+    files: Vec<PartitionedFile>,
+    rows: usize,
+}
+
+impl Files {
+    fn new(place: &Place, columns: &[Column], partitions: &[String], adds: &[Add]) -> DataFusionResult<Self> {
+        let inside: Vec<Column> = columns.iter().filter(|column| !partitions.contains(&column.name)).cloned().collect();
+        // A partition column that rows lack is in no row: nobody asks for it.
+        let outside: Vec<&Column> = partitions.iter().filter_map(|name| columns.iter().find(|column| column.name == *name)).collect();
+        let fields: Vec<_> = outside.iter().map(|column| Arc::new(Field::new(&column.name, column.lake.clone(), true))).collect();
+        let mut files = Vec::with_capacity(adds.len());
+        for add in adds {
+            let mut values = Vec::with_capacity(outside.len());
+            for column in &outside {
+                let text = add.partition_values.get(&column.name).cloned().flatten();
+                values.push(ScalarValue::Utf8(text).cast_to(&column.lake)?);
+            }
+            let meta = ObjectMeta {
+                location: place.path(&add.path),
+                last_modified: Utc::now(),
+                size: add.size.unsigned_abs(),
+                e_tag: None,
+                version: None,
+            };
+            files.push(PartitionedFile::new_from_meta(meta).with_partition_values(values));
+        }
+        let rows = adds.iter().map(|add| usize::try_from(stats::rows(add)).unwrap_or(usize::MAX)).sum();
+        let schema = TableSchema::builder(arrow_schema(&inside)).with_table_partition_cols(fields).build();
+        Ok(Self { place: place.clone(), schema, files, rows })
+    }
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Files").field("place", &self.place.name).field("files", &self.files.len()).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl TableProvider for Files {
+    fn schema(&self) -> SchemaRef {
+        self.schema.table_schema().clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let groups = state.config().target_partitions().clamp(1, self.files.len().max(1));
+        let mut shared: Vec<Vec<PartitionedFile>> = vec![Vec::new(); groups];
+        for (index, file) in self.files.iter().enumerate() {
+            shared[index % groups].push(file.clone());
+        }
+        let mut statistics = Statistics::new_unknown(self.schema.table_schema());
+        statistics.num_rows = Precision::Exact(self.rows);
+        let source = Arc::new(ParquetSource::new(self.schema.clone()));
+        let config = FileScanConfigBuilder::new(self.place.store_url(), source)
+            .with_file_groups(shared.into_iter().map(FileGroup::new).collect())
+            .with_statistics(statistics)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+}

@@ -1,0 +1,161 @@
+//! Where rows come from and go: one file per kind, the traits they share, and the two lists of kinds.
+//! Not here: pipelines as a whole, the order of a run, the scheduler. No connector knows another.
+
+pub mod clickhouse;
+pub mod context;
+pub mod error;
+pub mod file;
+pub mod lake;
+pub mod postgres;
+pub mod quote;
+pub mod secret;
+
+use std::{fmt::Debug, sync::Arc};
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::{catalog::TableProvider, datasource::sink::DataSink};
+use serde::{Serialize, de::DeserializeOwned};
+use weir_pipelines::{Diagnostics, Settings};
+
+pub use context::{Advance, Coordinates, Purpose, Reject, Rejects, RunContext, SinkContext, SourceContext};
+pub use error::{Blame, Error, Result, Retry};
+
+/// A kind's settings struct: what a person writes under the kind's key. Its field docs are the reference.
+pub trait Config: DeserializeOwned + schemars::JsonSchema {
+    /// The key that names the kind.
+    const KIND: &'static str;
+    /// One line on what it is.
+    const SUMMARY: &'static str;
+    /// A step a person could paste, as TOML.
+    const EXAMPLE: &'static str;
+}
+
+/// A place that rows come from.
+#[async_trait]
+pub trait Source: Debug + Send + Sync {
+    /// Connects and learns the schema. I/O to learn it happens here, once, so that planning does none.
+    async fn open(&self, cx: &SourceContext) -> Result<Opened>;
+}
+
+/// A source that has learnt its schema and is ready to be read once.
+#[derive(Debug)]
+pub struct Opened {
+    /// The rows. With `SourceContext::coordinates`, the last two columns are [`Coordinates`].
+    pub table: Arc<dyn TableProvider>,
+    /// What the cursor store gains once the run has published; none for a source that is not incremental.
+    pub advance: Option<Arc<dyn Advance>>,
+    /// Rows and bytes read so far, counted by the reader itself: good and rejected rows alike.
+    pub read: Arc<context::ReadCount>,
+}
+
+/// A place that rows go to.
+#[async_trait]
+pub trait Sink: Debug + Send + Sync {
+    /// Compares `rows` with the destination and says what would change there. Changes nothing.
+    async fn plan(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Change>;
+    /// Starts one run's load. Nothing is visible to readers before [`Load::publish`].
+    async fn open(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Arc<dyn Load>>;
+}
+
+/// One run's rows on their way into one destination. `DataSink::write_all` stages them and returns how many it took.
+#[async_trait]
+pub trait Load: DataSink {
+    /// Says where it stages, before the first row is written: enough for [`SinkKind::resume`] to discard after a crash.
+    fn stage(&self) -> serde_json::Value;
+    /// Ends staging: everything is durable, keys are checked. Called once, after `write_all`.
+    async fn seal(&self) -> Result<Sealed>;
+    /// Makes the sealed rows visible in one step and notes the run in the destination. Calling it again for the same run changes nothing.
+    async fn publish(&self) -> Result<Published>;
+    /// Removes what was staged. Calling it again, or after a crash in the middle, is fine. Never undoes a publish.
+    async fn discard(&self) -> Result<()>;
+}
+
+/// What is staged and durable.
+#[derive(Debug, Clone)]
+pub struct Sealed {
+    /// Rows staged, counted from what was written (file footers, server answers), not from what was sent.
+    pub rows: u64,
+    /// Bytes staged.
+    pub bytes: u64,
+    /// Enough for [`SinkKind::resume`] to publish or discard in another process.
+    pub state: serde_json::Value,
+}
+
+/// What a publish did.
+#[derive(Debug, Clone, Serialize, Default)]
+pub struct Published {
+    /// The destination's version, commit or path, for people.
+    pub version: String,
+    /// True when an earlier call for the same run had already published.
+    pub already: bool,
+}
+
+/// What a sink would change.
+#[derive(Debug, Clone, Serialize, Default)]
+pub struct Change {
+    /// The destination as a person names it.
+    pub destination: String,
+    /// True when it does not exist yet.
+    pub creates: bool,
+    /// Columns that would be added.
+    pub adds: Vec<String>,
+    /// The destination's columns after the run: name and type as the destination calls it.
+    pub columns: Vec<(String, String)>,
+    /// Statements or operations, in order, for `weir plan`.
+    pub steps: Vec<String>,
+}
+
+/// One entry of [`SOURCES`].
+#[derive(Debug, Clone, Copy)]
+pub struct SourceKind {
+    /// The key that names the kind.
+    pub kind: &'static str,
+    /// One line on what it is.
+    pub summary: &'static str,
+    /// A step a person could paste.
+    pub example: &'static str,
+    /// The JSON Schema of the settings.
+    pub schema: fn() -> schemars::Schema,
+    /// Reads the settings a person wrote.
+    pub read: fn(&Settings) -> Result<Arc<dyn Source>, Diagnostics>,
+}
+
+/// One entry of [`SINKS`].
+#[derive(Debug, Clone, Copy)]
+pub struct SinkKind {
+    /// The key that names the kind.
+    pub kind: &'static str,
+    /// One line on what it is.
+    pub summary: &'static str,
+    /// A step a person could paste.
+    pub example: &'static str,
+    /// The JSON Schema of the settings.
+    pub schema: fn() -> schemars::Schema,
+    /// Reads the settings a person wrote.
+    pub read: fn(&Settings) -> Result<Arc<dyn Sink>, Diagnostics>,
+    /// Takes up a load another process left: from [`Load::stage`] (to discard) or [`Sealed::state`] (to publish or discard).
+    pub resume: fn(serde_json::Value, &Arc<RunContext>) -> Result<Arc<dyn Load>>,
+}
+
+/// Every kind of source.
+pub static SOURCES: &[SourceKind] = &[file::SOURCE, postgres::SOURCE, clickhouse::SOURCE];
+
+/// Every kind of sink.
+pub static SINKS: &[SinkKind] = &[lake::SINK, file::SINK, postgres::SINK, clickhouse::SINK];
+
+/// Every kind of connection: its kind, its schema, and the check of its settings.
+pub static CONNECTIONS: &[ConnectionKind] = &[postgres::CONNECTION, clickhouse::CONNECTION];
+
+/// One entry of [`CONNECTIONS`].
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionKind {
+    /// The key that names the kind.
+    pub kind: &'static str,
+    /// A table a person could paste.
+    pub example: &'static str,
+    /// The JSON Schema of the settings.
+    pub schema: fn() -> schemars::Schema,
+    /// Checks the settings a person wrote.
+    pub check: fn(&Settings) -> Result<(), Diagnostics>,
+}

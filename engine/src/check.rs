@@ -1,0 +1,136 @@
+//! What `weir check` and `weir plan` answer: every step's schema and plan, what each destination would gain, and every mistake at once.
+
+use serde::Serialize;
+use weir_connectors::{Change, Purpose};
+use weir_pipelines::{Diagnostic, Pipeline};
+
+use arrow::datatypes::SchemaRef;
+use std::collections::HashMap;
+
+use crate::{
+    error::{Failure, Result},
+    plan::{self, Frugality, pointed},
+    step::Input,
+    workspace::Workspace,
+};
+
+/// How far a check goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Files only: pipelines, contracts, headers of inputs.
+    Files,
+    /// Destinations are asked what would change there.
+    Destinations,
+}
+
+/// A pipeline that would run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Checked {
+    /// Its name.
+    pub pipeline: String,
+    /// Sources, then transforms in dependency order.
+    pub steps: Vec<CheckedStep>,
+    /// Sinks, as written.
+    pub sinks: Vec<CheckedSink>,
+    /// What is worth a word though it is no error.
+    #[serde(skip)]
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// A source or transform that would run.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckedStep {
+    /// Its name.
+    pub step: String,
+    /// `source` or `transform`.
+    pub role: String,
+    /// `file`, `sql`, …
+    pub kind: String,
+    /// The steps it reads.
+    pub reads: Vec<String>,
+    /// Its columns.
+    pub columns: Vec<Column>,
+    /// How many scans read it; with more than one it is computed once and shared.
+    pub readers: usize,
+    /// DataFusion's logical plan, indented; empty for a source.
+    pub plan: String,
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its Arrow type.
+    pub r#type: String,
+    /// Whether it may hold nulls.
+    pub nullable: bool,
+}
+
+/// A sink that would run.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckedSink {
+    /// Its name.
+    pub step: String,
+    /// Its kind.
+    pub kind: String,
+    /// The step it reads.
+    pub from: String,
+    /// How rows meet what is there.
+    pub mode: String,
+    /// What would change; only with [`Depth::Destinations`].
+    pub change: Option<Change>,
+}
+
+/// A schema's columns.
+pub fn columns(schema: &SchemaRef) -> Vec<Column> {
+    let column = |field: &arrow::datatypes::FieldRef| Column {
+        name: field.name().clone(),
+        r#type: field.data_type().to_string(),
+        nullable: field.is_nullable(),
+    };
+    schema.fields().iter().map(column).collect()
+}
+
+/// Checks a pipeline without running it. Fails with every diagnostic at once.
+pub async fn check(workspace: &Workspace, pipeline: &Pipeline, depth: Depth) -> Result<Checked> {
+    let context = workspace.dry_context(&pipeline.name.value)?;
+    let flow = plan::plan(pipeline, &context, Purpose::Plan, Frugality::Fast, &HashMap::new()).await?;
+    let mut wrong = Vec::new();
+    let mut sinks = Vec::new();
+    for sink in &flow.sinks {
+        let change = match depth {
+            Depth::Files => None,
+            Depth::Destinations => match sink.sink.plan(&sink.from.schema, &sink.context).await {
+                Ok(change) => Some(change),
+                Err(error) => {
+                    wrong.push(pointed(&error, &sink.settings, &sink.name));
+                    None
+                }
+            },
+        };
+        sinks.push(CheckedSink {
+            step: sink.name.clone(),
+            kind: sink.kind.clone(),
+            from: sink.from.name.clone(),
+            mode: sink.context.mode.as_str().to_owned(),
+            change,
+        });
+    }
+    if !wrong.is_empty() {
+        return Err(Failure::Diagnostics(wrong));
+    }
+    let steps = flow.steps.iter().map(|planned| CheckedStep {
+        step: planned.step.name.clone(),
+        role: planned.step.role.as_str().to_owned(),
+        kind: planned.step.kind.clone(),
+        reads: planned.taken.iter().map(|(name, _)| name.clone()).collect(),
+        columns: columns(&planned.step.schema),
+        readers: planned.step.readers(),
+        plan: match &planned.step.input {
+            Input::Provider(_) => String::new(),
+            Input::Plan(plan) => plan.display_indent().to_string(),
+        },
+    });
+    Ok(Checked { pipeline: pipeline.name.value.clone(), steps: steps.collect(), sinks, warnings: pipeline.warnings.clone() })
+}

@@ -1,0 +1,26 @@
+//! How a pipeline runs: plan, execute once, stage, check, balance the books, publish. No TOML, HTTP, terminal or environment.
+
+pub mod books;
+pub mod check;
+pub mod checks;
+pub mod error;
+pub mod events;
+pub mod expect;
+pub mod history;
+pub mod plan;
+pub mod publish;
+pub mod quarantine;
+pub mod query;
+pub mod run;
+pub mod share;
+pub mod spill;
+pub mod sql;
+pub mod step;
+pub mod transforms;
+pub mod workspace;
+
+pub use books::{Books, SinkBooks, StepBooks, Summary};
+pub use error::{Failure, Result};
+pub use events::Event;
+pub use history::{History, RunRecord, RunStatus};
+pub use workspace::Workspace;

@@ -1,0 +1,371 @@
+//! From a pipeline to a dataflow: sources opened, contracts compiled, transforms planned, sinks read. Everything that is
+//! wrong is collected; a step that reads a broken one is passed over in silence.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use datafusion::{
+    catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider},
+    common::{TableReference, tree_node::TreeNodeRecursion},
+    execution::{SessionStateBuilder, runtime_env::RuntimeEnv},
+    logical_expr::LogicalPlan,
+    prelude::{SessionConfig, SessionContext},
+};
+use weir_connectors::{
+    Advance, Blame, Error, Purpose, RunContext, SINKS, SOURCES, Sink as SinkTrait, SinkContext, SourceContext, context::ReadCount,
+};
+use weir_pipelines::{Diagnostic, Diagnostics, Pipeline, Rules, Settings, Sink, Source, Spanned, Transform};
+use weir_schemas::Contract;
+
+use crate::{
+    checks::ContractCheck,
+    error::{Failure, Result},
+    expect::Tap,
+    quarantine::Desk,
+    step::{Input, Reader, Role, RowCheck, Step, StepTable},
+    transforms::{self, Account},
+};
+
+/// A pipeline's dataflow, ready to be executed once.
+pub struct Dataflow {
+    /// Sources, then transforms in dependency order.
+    pub steps: Vec<PlannedStep>,
+    /// Sinks, as written.
+    pub sinks: Vec<PlannedSink>,
+    /// Steps whose rows expectations ask about.
+    pub taps: Vec<Tap>,
+    /// The session that steps were planned in.
+    pub session: SessionContext,
+}
+
+/// A source or transform and its accounts.
+#[derive(Debug)]
+pub struct PlannedStep {
+    /// The table its readers scan.
+    pub step: Arc<Step>,
+    /// Takes its rejected rows.
+    pub desk: Arc<Desk>,
+    /// How missing rows are booked.
+    pub account: Account,
+    /// What it took from each input, by name.
+    pub taken: Vec<(String, Arc<Reader>)>,
+    /// What its source read; sources only.
+    pub read: Option<Arc<ReadCount>>,
+    /// What its source will remember; incremental sources only.
+    pub advance: Option<Arc<dyn Advance>>,
+}
+
+/// A sink and the step it reads.
+#[derive(Debug)]
+pub struct PlannedSink {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: String,
+    /// The step it reads.
+    pub from: Arc<Step>,
+    /// What it takes from it.
+    pub taken: Arc<Reader>,
+    /// The destination.
+    pub sink: Arc<dyn SinkTrait>,
+    /// What the destination is told.
+    pub context: SinkContext,
+    /// Its table in the file, to point at.
+    pub settings: Settings,
+}
+
+/// How hard to try to stay within memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frugality {
+    /// Hash joins, all processors.
+    Fast,
+    /// Sort-merge joins that spill, one stream, small batches: slower, and finishes where hashing does not fit.
+    Frugal,
+}
+
+/// The session a run's steps are planned and executed in.
+pub fn session(runtime: Arc<RuntimeEnv>, partitions: usize, batch_rows: usize, frugality: Frugality) -> SessionContext {
+    let mut config = SessionConfig::new().with_target_partitions(partitions).with_batch_size(batch_rows).with_information_schema(false);
+    let options = config.options_mut();
+    options.sql_parser.collect_spans = true;
+    options.execution.parquet.pushdown_filters = true;
+    if frugality == Frugality::Frugal {
+        options.optimizer.prefer_hash_join = false;
+        options.execution.sort_spill_reservation_bytes = 4 << 20;
+        options.execution.sort_in_place_threshold_bytes = 256 << 10;
+    }
+    let state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
+    let mut session = SessionContext::new_with_state(state);
+    datafusion_functions_json::register_all(&mut session).expect("function names do not clash");
+    session
+}
+
+/// A session like this one that knows no tables.
+pub fn fork(session: &SessionContext) -> SessionContext {
+    let state = session.state();
+    let (options, catalogs) = (state.config().options().catalog.clone(), MemoryCatalogProviderList::new());
+    let catalog = MemoryCatalogProvider::new();
+    catalog.register_schema(&options.default_schema, Arc::new(MemorySchemaProvider::new())).expect("a new catalog takes schemas");
+    catalogs.register_catalog(options.default_catalog, Arc::new(catalog));
+    SessionContext::new_with_state(SessionStateBuilder::new_from_existing(state).with_catalog_list(Arc::new(catalogs)).build())
+}
+
+/// Plans a pipeline. `seen` holds what each incremental source remembers. Fails with every diagnostic at once.
+pub async fn plan(
+    pipeline: &Pipeline,
+    run: &Arc<RunContext>,
+    purpose: Purpose,
+    frugality: Frugality,
+    seen: &HashMap<String, BTreeMap<String, String>>,
+) -> Result<Dataflow> {
+    let session = session(run.runtime.clone(), run.partitions, run.batch_rows, frugality);
+    let planner = Planner { pipeline, run, purpose, session: &session };
+    let mut wrong = Diagnostics::new();
+    let mut outside: Option<Failure> = None;
+    let mut steps: Vec<PlannedStep> = Vec::new();
+    for source in &pipeline.sources {
+        match planner.source(source, seen.get(&source.name.value)).await {
+            Ok(step) => steps.push(step),
+            Err(Failure::Diagnostics(found)) => wrong.extend(found),
+            Err(failure) => outside = outside.or(Some(failure)),
+        }
+    }
+    for transform in &pipeline.transforms {
+        match planner.transform(transform, &steps).await {
+            Ok(Some(step)) => steps.push(step),
+            Ok(None) => {}
+            Err(found) => wrong.extend(found),
+        }
+    }
+    let mut sinks = Vec::new();
+    for sink in &pipeline.sinks {
+        match planner.sink(sink, &steps) {
+            Ok(Some(sink)) => sinks.push(sink),
+            Ok(None) => {}
+            Err(found) => wrong.extend(found),
+        }
+    }
+    let (taps, found) = crate::expect::plan(pipeline, &steps, &session).await;
+    wrong.extend(found);
+    if wrong.iter().any(|diagnostic| diagnostic.severity == weir_pipelines::Severity::Error) {
+        wrong.sort_by_key(|diagnostic| diagnostic.labels.first().map_or(0, |label| label.span.start));
+        return Err(wrong.into());
+    }
+    if let Some(failure) = outside {
+        return Err(failure);
+    }
+    Ok(Dataflow { steps, sinks, taps, session })
+}
+
+struct Planner<'a> {
+    pipeline: &'a Pipeline,
+    run: &'a Arc<RunContext>,
+    purpose: Purpose,
+    session: &'a SessionContext,
+}
+
+impl Planner<'_> {
+    async fn source(&self, source: &Source, seen: Option<&BTreeMap<String, String>>) -> Result<PlannedStep> {
+        let contract = self.contract(&source.rules);
+        let kind = SOURCES.iter().find(|kind| kind.kind == source.settings.kind.value).expect("the parser knows the kinds of sources");
+        let read = (kind.read)(&source.settings);
+        let (contract, settings) = match (contract, read) {
+            (Ok(contract), Ok(settings)) => (contract, settings),
+            (contract, read) => {
+                let wrong: Diagnostics = contract.err().into_iter().flatten().chain(read.err().into_iter().flatten()).collect();
+                return Err(wrong.into());
+            }
+        };
+        let desk = self.desk(&source.name.value, &source.rules);
+        let coordinates = contract.is_some();
+        let context = SourceContext {
+            run: self.run.clone(),
+            step: source.name.value.clone(),
+            folder: self.pipeline.folder.clone(),
+            declared: contract.as_ref().map(|contract| contract.columns().clone()),
+            coordinates,
+            incremental: source.incremental.as_ref().map(|incremental| incremental.value.clone()),
+            seen: seen.cloned().unwrap_or_default(),
+            rejects: desk.clone(),
+            purpose: self.purpose,
+        };
+        let opened = settings.open(&context).await.map_err(|error| match error.blame {
+            Blame::User => Failure::from(pointed(&error, &source.settings, &source.name.value)),
+            _ => Failure::from_connector(&error).in_step(&source.name.value),
+        })?;
+        let table = opened.table.schema();
+        let checks: Vec<Arc<dyn RowCheck>> = match &contract {
+            Some(_) => vec![Arc::new(ContractCheck::new(contract.clone(), &table, coordinates))],
+            None => Vec::new(),
+        };
+        let step = Step::new(
+            source.name.value.clone(),
+            Role::Source,
+            source.settings.kind.value.clone(),
+            Input::Provider(opened.table),
+            checks,
+            desk.clone(),
+            self.run.cancel.clone(),
+        );
+        Ok(PlannedStep {
+            step: Arc::new(step),
+            desk,
+            account: Account::Same,
+            taken: Vec::new(),
+            read: Some(opened.read),
+            advance: opened.advance,
+        })
+    }
+
+    async fn transform(&self, transform: &Transform, steps: &[PlannedStep]) -> Result<Option<PlannedStep>, Diagnostics> {
+        let contract = self.contract(&transform.rules)?;
+        // Each transform plans in a session of its own that knows just its inputs, with readers of its own.
+        let session = fork(self.session);
+        let mut taken = Vec::new();
+        let mut inputs: Vec<&Arc<Step>> = Vec::new();
+        for input in &transform.inputs {
+            let Some(found) = steps.iter().find(|step| step.step.name == input.value) else { return Ok(None) };
+            if taken.iter().any(|(name, _): &(String, _)| *name == input.value) {
+                continue;
+            }
+            let reader = Arc::<Reader>::default();
+            let table = StepTable::new(found.step.clone(), reader.clone());
+            let name = TableReference::bare(input.value.as_str());
+            session.register_table(name, Arc::new(table)).map_err(|error| {
+                vec![Diagnostic::error("cannot-plan", crate::sql::message(&error)).at(&self.pipeline.file, input.span.clone(), "")]
+            })?;
+            inputs.push(&found.step);
+            taken.push((input.value.clone(), reader));
+        }
+        let planned = transforms::plan(&session, transform, &self.pipeline.file).await?;
+        for input in inputs {
+            for _ in 0..scans_of(&planned.plan, &input.name) {
+                input.announce_reader();
+            }
+        }
+        let desk = self.desk(&transform.name.value, &transform.rules);
+        let mut checks = planned.checks;
+        if contract.is_some() {
+            let rows = match checks.last() {
+                Some(check) => check.schema(),
+                None => Arc::new(planned.plan.schema().as_arrow().clone()),
+            };
+            checks.push(Arc::new(ContractCheck::new(contract, &rows, false)));
+        }
+        let step = Step::new(
+            transform.name.value.clone(),
+            Role::Transform,
+            planned.kind.to_owned(),
+            Input::Plan(planned.plan),
+            checks,
+            desk.clone(),
+            self.run.cancel.clone(),
+        );
+        Ok(Some(PlannedStep { step: Arc::new(step), desk, account: planned.account, taken, read: None, advance: None }))
+    }
+
+    fn sink(&self, sink: &Sink, steps: &[PlannedStep]) -> Result<Option<PlannedSink>, Diagnostics> {
+        let kind = SINKS.iter().find(|kind| kind.kind == sink.settings.kind.value).expect("the parser knows the kinds of sinks");
+        let read = (kind.read)(&sink.settings)?;
+        let Some(from) = steps.iter().find(|step| step.step.name == sink.from.value) else { return Ok(None) };
+        let columns: Vec<String> = from.step.schema.fields().iter().map(|field| field.name().clone()).collect();
+        let wrong: Diagnostics = sink
+            .key
+            .iter()
+            .chain(&sink.allow_lossy)
+            .filter(|column| !columns.contains(&column.value))
+            .map(|column| transforms::unknown_column(column, &sink.from.value, &columns, &self.pipeline.file))
+            .collect();
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        from.step.announce_reader();
+        let values = |names: &[Spanned<String>]| names.iter().map(|name| name.value.clone()).collect();
+        Ok(Some(PlannedSink {
+            name: sink.name.value.clone(),
+            kind: sink.settings.kind.value.clone(),
+            from: from.step.clone(),
+            taken: Arc::default(),
+            sink: read,
+            context: SinkContext {
+                run: self.run.clone(),
+                step: sink.name.value.clone(),
+                folder: self.pipeline.folder.clone(),
+                mode: sink.mode.value,
+                key: values(&sink.key),
+                on_schema_change: sink.on_schema_change,
+                allow_lossy: values(&sink.allow_lossy),
+            },
+            settings: sink.settings.clone(),
+        }))
+    }
+
+    fn desk(&self, step: &str, rules: &Rules) -> Arc<Desk> {
+        let run = self.run;
+        Arc::new(Desk::new(&run.run, &run.pipeline, step, run.started_at, rules.clone(), run.runtime.clone()))
+    }
+
+    fn contract(&self, rules: &Rules) -> Result<Option<Arc<Contract>>, Diagnostics> {
+        let Some(path) = &rules.contract else { return Ok(None) };
+        let file = &self.pipeline.file;
+        let full = self.pipeline.folder.join(&path.value);
+        let text = std::fs::read_to_string(&full).map_err(|error| {
+            let what = match error.kind() {
+                std::io::ErrorKind::NotFound => "does not exist".to_owned(),
+                _ => format!("cannot be read: {error}"),
+            };
+            vec![
+                Diagnostic::error("contract-missing", format!("the contract \"{}\" {what}", path.value))
+                    .at(file, path.span.clone(), "")
+                    .help("the path is relative to the pipeline file's folder"),
+            ]
+        })?;
+        match Contract::compile(&path.value, &text) {
+            Ok(contract) => Ok(Some(Arc::new(contract))),
+            Err(error) => {
+                let contract = weir_pipelines::SourceFile::new(full.display().to_string(), text);
+                let mut diagnostic = Diagnostic::error("contract", error.message.clone());
+                diagnostic = match error.offset {
+                    Some(offset) => diagnostic.at(&contract, offset..offset + 1, ""),
+                    None => diagnostic.at(file, path.span.clone(), "this contract"),
+                };
+                Err(vec![error.help.iter().fold(diagnostic, Diagnostic::help)])
+            }
+        }
+    }
+}
+
+/// How often a plan scans a table, subqueries included.
+fn scans_of(plan: &LogicalPlan, table: &str) -> usize {
+    let mut scans = 0;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && scan.table_name.table() == table
+        {
+            scans += 1;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .expect("the walk itself does not fail");
+    scans
+}
+
+/// A connector's error as a diagnostic that points at the setting it names.
+pub fn pointed(error: &Error, settings: &Settings, step: &str) -> Diagnostic {
+    let span = match &error.setting {
+        Some(path) => settings.span_of(path),
+        None => settings.kind.span.clone(),
+    };
+    let mut diagnostic = Diagnostic::error(error.code, error.message.clone()).at(&settings.file, span, format!("step \"{step}\""));
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if !error.message.contains(&text) {
+            diagnostic = diagnostic.help(format!("cause: {text}"));
+        }
+        cause = inner.source();
+    }
+    error.help.iter().fold(diagnostic, Diagnostic::help)
+}

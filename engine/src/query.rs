@@ -1,0 +1,316 @@
+//! Ad-hoc SQL, read-only: `lake.<schema>.<table>` (and `"<table>@<version>"` for an older state), `quarantine.<pipeline>.<step>`,
+//! `weir.runs` and `weir.books`. One statement at a time; whatever would change something is refused.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arrow::{
+    array::{BooleanArray, RecordBatch, StringArray, UInt64Array},
+    datatypes::{DataType, Field, Schema},
+};
+use async_trait::async_trait;
+use chrono::{DateTime, NaiveDate, Utc};
+use datafusion::{
+    catalog::{CatalogProvider, MemTable, MemorySchemaProvider, SchemaProvider, TableProvider},
+    error::{DataFusionError, Result as DfResult},
+    execution::{SendableRecordBatchStream, SessionStateBuilder, context::SQLOptions},
+    physical_plan::stream::RecordBatchStreamAdapter,
+    prelude::{SessionConfig, SessionContext},
+};
+use futures::StreamExt;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use weir_connectors::lake::{self, Version};
+use weir_pipelines::{SourceFile, SqlText};
+
+use crate::{
+    check::{Column, columns},
+    error::{Failure, Result},
+    history::RunRecord,
+    sql::diagnose,
+    workspace::Workspace,
+};
+
+/// Runs that `weir.runs` and `weir.books` go back.
+const RUNS_MAX: u32 = 10_000;
+
+/// A session that knows everything ingested.
+pub struct Session {
+    session: SessionContext,
+}
+
+/// A table a query may name.
+#[derive(Debug, Clone, Serialize)]
+pub struct TableName {
+    /// `lake` or `quarantine`.
+    pub catalog: String,
+    /// The schema, or the pipeline.
+    pub schema: String,
+    /// The table, or the step.
+    pub table: String,
+    /// Its columns.
+    pub columns: Vec<Column>,
+}
+
+impl Session {
+    /// Opens a session over the lake, the quarantine and the run history as they are now.
+    pub async fn open(workspace: &Workspace) -> Result<Self> {
+        let mut config = SessionConfig::new()
+            .with_default_catalog_and_schema("lake", "main")
+            .with_create_default_catalog_and_schema(false)
+            .with_information_schema(true)
+            .with_target_partitions(workspace.cpus);
+        config.options_mut().sql_parser.collect_spans = true;
+        config.options_mut().execution.parquet.pushdown_filters = true;
+        let state =
+            SessionStateBuilder::new().with_config(config).with_runtime_env(workspace.runtime(None)?).with_default_features().build();
+        let mut session = SessionContext::new_with_state(state);
+        datafusion_functions_json::register_all(&mut session).map_err(|error| crate::run::explain(&error))?;
+        let environment = &workspace.environment;
+        let quarantine = workspace.state_dir.join("quarantine").display().to_string();
+        let mut lake = DeltaCatalog::list(&workspace.lake, environment).await?;
+        // Present even when empty, so that an unqualified name is answered by "no such table", not by "no such schema".
+        lake.schemas.entry("main".to_owned()).or_insert_with(|| Arc::new(MemorySchemaProvider::new()));
+        lake.schemas.insert("weir".to_owned(), history_schema(workspace).await?);
+        session.register_catalog("lake", Arc::new(lake));
+        session.register_catalog("quarantine", Arc::new(DeltaCatalog::list(&quarantine, environment).await?));
+        Ok(Self { session })
+    }
+
+    /// Answers one query. Cancelling ends its stream with an error.
+    pub async fn query(&self, sql: &str, cancel: CancellationToken) -> Result<SendableRecordBatchStream> {
+        let text = SqlText::plain(SourceFile::new("<sql>", sql));
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let planned = async {
+            let frame = self.session.sql_with_options(sql, options).await?;
+            frame.execute_stream().await
+        };
+        let stream = tokio::select! {
+            stream = planned => stream.map_err(|error| refuse(&error, &text))?,
+            () = cancel.cancelled() => return Err(Failure::Interrupted),
+        };
+        let schema = stream.schema();
+        let stopped = stream.take_until(cancel.cancelled_owned());
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stopped)))
+    }
+
+    /// Answers one query with all its rows.
+    pub async fn collect(&self, sql: &str) -> Result<Vec<RecordBatch>> {
+        let mut stream = self.query(sql, CancellationToken::new()).await?;
+        let mut batches = Vec::new();
+        while let Some(batch) = stream.next().await {
+            batches.push(batch.map_err(|error| crate::run::explain(&error))?);
+        }
+        Ok(batches)
+    }
+
+    /// Every table, with its columns. A table that cannot be opened has none.
+    pub async fn tables(&self) -> Result<Vec<TableName>> {
+        let mut tables = Vec::new();
+        for catalog in ["lake", "quarantine"] {
+            let Some(provider) = self.session.catalog(catalog) else { continue };
+            let mut schemas = provider.schema_names();
+            schemas.sort();
+            for schema in schemas.into_iter().filter(|schema| schema != "information_schema") {
+                let Some(provider) = provider.schema(&schema) else { continue };
+                let mut names = provider.table_names();
+                names.sort();
+                for table in names {
+                    let opened = provider.table(&table).await.ok().flatten();
+                    tables.push(TableName {
+                        catalog: catalog.to_owned(),
+                        schema: schema.clone(),
+                        columns: opened.map(|table| columns(&table.schema())).unwrap_or_default(),
+                        table,
+                    });
+                }
+            }
+        }
+        Ok(tables)
+    }
+
+    /// Words for completion: qualified tables, and columns.
+    pub async fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for table in self.tables().await.unwrap_or_default() {
+            names.push(format!("{}.{}.{}", table.catalog, table.schema, table.table));
+            names.extend(table.columns.into_iter().map(|column| column.name));
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+fn refuse(error: &DataFusionError, text: &SqlText) -> Failure {
+    if weir_connectors::Error::find(error).is_some() || matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
+        return crate::run::explain(error);
+    }
+    let mut diagnostic = diagnose(error, text);
+    if diagnostic.message.ends_with("not supported: DDL") || diagnostic.message.contains("not supported: ") {
+        diagnostic.code = "read-only";
+        diagnostic.message = "only queries are answered here".to_owned();
+        diagnostic = diagnostic.help("tables change by running pipelines");
+    }
+    diagnostic.into()
+}
+
+/// The Delta tables under a folder: `<folder>/<schema>/<table>`.
+#[derive(Debug)]
+struct DeltaCatalog {
+    schemas: HashMap<String, Arc<dyn SchemaProvider>>,
+}
+
+impl DeltaCatalog {
+    async fn list(root: &str, environment: &Arc<HashMap<String, String>>) -> Result<Self> {
+        let mut names: HashMap<String, Vec<String>> = HashMap::new();
+        for (schema, table) in lake::tables(root, environment).await? {
+            names.entry(schema).or_default().push(table);
+        }
+        let schemas = names.into_iter().map(|(schema, tables)| {
+            let provider = DeltaSchema { root: root.to_owned(), environment: environment.clone(), schema: schema.clone(), tables };
+            (schema, Arc::new(provider) as Arc<dyn SchemaProvider>)
+        });
+        Ok(Self { schemas: schemas.collect() })
+    }
+}
+
+impl CatalogProvider for DeltaCatalog {
+    fn schema_names(&self) -> Vec<String> {
+        self.schemas.keys().cloned().collect()
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        self.schemas.get(name).cloned()
+    }
+}
+
+/// One schema; its tables are opened when a query names them.
+#[derive(Debug)]
+struct DeltaSchema {
+    root: String,
+    environment: Arc<HashMap<String, String>>,
+    schema: String,
+    tables: Vec<String>,
+}
+
+/// What follows the `@` of a table's name: a version, a date or an instant.
+fn version(text: &str) -> Option<Version> {
+    if let Ok(number) = text.parse() {
+        return Some(Version::Number(number));
+    }
+    if let Ok(at) = DateTime::parse_from_rfc3339(text) {
+        return Some(Version::At(at.with_timezone(&Utc)));
+    }
+    let end_of_day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_micro_opt(23, 59, 59, 999_999)?;
+    Some(Version::At(end_of_day.and_utc()))
+}
+
+#[async_trait]
+impl SchemaProvider for DeltaSchema {
+    fn table_names(&self) -> Vec<String> {
+        self.tables.clone()
+    }
+
+    async fn table(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>> {
+        let (table, at) = match name.split_once('@') {
+            Some((table, text)) => {
+                let Some(version) = version(text) else {
+                    return Err(DataFusionError::Plan(format!(
+                        "\"{text}\" is no version: write \"{table}@3\", \"{table}@2026-01-31\" or \"{table}@2026-01-31T06:00:00Z\""
+                    )));
+                };
+                (table, version)
+            }
+            None => (name, Version::Newest),
+        };
+        if !self.tables.iter().any(|known| known == table) {
+            return Ok(None);
+        }
+        let opened = lake::open_table(&self.root, &self.environment, &self.schema, table, at).await?;
+        match opened {
+            Some(table) => Ok(Some(lake::provider(&table).await?)),
+            None => Ok(None),
+        }
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        let table = name.split_once('@').map_or(name, |(table, _)| table);
+        self.tables.iter().any(|known| known == table)
+    }
+}
+
+/// `weir.runs` and `weir.books`, from the run history.
+async fn history_schema(workspace: &Workspace) -> Result<Arc<dyn SchemaProvider>> {
+    let runs =
+        if workspace.state_dir.join("state.db").exists() { workspace.history().await?.runs(None, RUNS_MAX).await? } else { Vec::new() };
+    let schema = MemorySchemaProvider::new();
+    let register = |name: &str, batch: DfResult<RecordBatch>| -> DfResult<()> {
+        let batch = batch?;
+        let table = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
+        schema.register_table(name.to_owned(), Arc::new(table)).map(|_| ())
+    };
+    register("runs", runs_table(&runs))
+        .and_then(|()| register("books", books_table(&runs)))
+        .map_err(|error| crate::run::explain(&error))?;
+    Ok(Arc::new(schema))
+}
+
+fn batch(columns: Vec<(&str, Arc<dyn arrow::array::Array>)>) -> DfResult<RecordBatch> {
+    let fields: Vec<Field> = columns.iter().map(|(name, values)| Field::new(*name, values.data_type().clone(), true)).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, values)| values).collect())?)
+}
+
+fn instants(texts: Vec<Option<String>>) -> DfResult<Arc<dyn arrow::array::Array>> {
+    let to = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()));
+    Ok(arrow::compute::cast(&StringArray::from(texts), &to)?)
+}
+
+fn runs_table(runs: &[RunRecord]) -> DfResult<RecordBatch> {
+    let text = |of: fn(&RunRecord) -> Option<String>| Arc::new(StringArray::from(runs.iter().map(of).collect::<Vec<_>>())) as _;
+    let count = |of: fn(&crate::Summary) -> u64| {
+        Arc::new(UInt64Array::from(runs.iter().map(|run| run.summary.as_ref().map(of)).collect::<Vec<_>>())) as _
+    };
+    batch(vec![
+        ("run", text(|run| Some(run.run.clone()))),
+        ("pipeline", text(|run| Some(run.pipeline.clone()))),
+        ("status", text(|run| Some(run.status.as_str().to_owned()))),
+        ("started_at", instants(runs.iter().map(|run| Some(run.started_at.clone())).collect())?),
+        ("finished_at", instants(runs.iter().map(|run| run.finished_at.clone()).collect())?),
+        ("error", text(|run| run.error.clone())),
+        ("duration_ms", count(|summary| summary.duration_ms)),
+        ("rows_read", count(|summary| summary.rows_read)),
+        ("rows_loaded", count(|summary| summary.rows_loaded)),
+        ("rows_quarantined", count(|summary| summary.rows_quarantined)),
+        ("rows_dropped", count(|summary| summary.rows_dropped)),
+        ("rows_filtered", count(|summary| summary.rows_filtered)),
+        ("rows_deduplicated", count(|summary| summary.rows_deduplicated)),
+        ("bytes_read", count(|summary| summary.bytes_read)),
+        ("bytes_loaded", count(|summary| summary.bytes_loaded)),
+    ])
+}
+
+fn books_table(runs: &[RunRecord]) -> DfResult<RecordBatch> {
+    let steps: Vec<(&RunRecord, &crate::StepBooks)> = runs
+        .iter()
+        .filter_map(|run| Some((run, run.summary.as_ref()?)))
+        .flat_map(|(run, summary)| summary.books.steps.iter().map(move |step| (run, step)))
+        .collect();
+    let text = |of: fn(&RunRecord, &crate::StepBooks) -> String| {
+        Arc::new(StringArray::from_iter_values(steps.iter().map(|(run, step)| of(run, step)))) as _
+    };
+    let count = |of: fn(&crate::StepBooks) -> u64| Arc::new(UInt64Array::from_iter_values(steps.iter().map(|(_, step)| of(step)))) as _;
+    batch(vec![
+        ("run", text(|run, _| run.run.clone())),
+        ("pipeline", text(|run, _| run.pipeline.clone())),
+        ("step", text(|_, step| step.step.clone())),
+        ("role", text(|_, step| step.role.clone())),
+        ("kind", text(|_, step| step.kind.clone())),
+        ("rows_in", count(|step| step.rows_in)),
+        ("rows_out", count(|step| step.rows_out)),
+        ("rows_quarantined", count(|step| step.rows_quarantined)),
+        ("rows_dropped", count(|step| step.rows_dropped)),
+        ("rows_filtered", count(|step| step.rows_filtered)),
+        ("rows_deduplicated", count(|step| step.rows_deduplicated)),
+        ("conserves", Arc::new(BooleanArray::from(steps.iter().map(|(_, step)| step.conserves).collect::<Vec<_>>()))),
+    ])
+}

@@ -1,0 +1,465 @@
+//! One run: plan, execute once, stage, check, balance the books, decide, publish. Nothing is visible in a destination before
+//! the decision; after it, everything will be.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use datafusion::{
+    common::TableReference,
+    error::{DataFusionError, Result as DfResult},
+    execution::SendableRecordBatchStream,
+    physical_plan::{ExecutionPlan, execute_stream},
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use weir_connectors::{Blame, Error, Load, Purpose, Retry, RunContext, lake};
+use weir_pipelines::Pipeline;
+
+use crate::{
+    books::{Books, SinkBooks, StepBooks, Summary},
+    error::{Failure, Result, RunError},
+    events::Event,
+    expect::{self, Kept},
+    history::{History, LoadRecord, RunStatus},
+    plan::{self, Dataflow, Frugality, pointed},
+    publish::{self, Destination},
+    quarantine, share,
+    step::{self, Reader, Role, Step, StepTable},
+    transforms::Account,
+    workspace::Workspace,
+};
+
+/// How a run is to be made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunOptions {
+    /// Everything but the publish; what was staged is discarded.
+    pub dry_run: bool,
+}
+
+/// Who is told what happens.
+pub type Events = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Runs a pipeline once. Either everything it made is published, or nothing of it is visible anywhere.
+pub async fn run(
+    workspace: &Workspace,
+    pipeline: &Pipeline,
+    options: RunOptions,
+    cancel: CancellationToken,
+    events: Events,
+) -> Result<Summary> {
+    let history = workspace.history().await?;
+    let _lock = lock(workspace, &pipeline.name.value)?;
+    let started = Instant::now();
+    let context = workspace.context(&pipeline.name.value, &history, cancel.child_token())?;
+    for note in publish::recover(workspace, &history, pipeline, &context).await? {
+        events(Event::Note(note));
+    }
+    history.begin(&context.run, &pipeline.name.value, &workspace.now()).await?;
+    events(Event::Started { run: context.run.clone(), bytes_total: None });
+    let mut attempt = Attempt { workspace, pipeline, history: &history, context, options, events: &events, started, notes: Vec::new() };
+    let outcome = match attempt.make(Frugality::Fast).await {
+        Err(ended) if exhausted(&ended) && !cancel.is_cancelled() => {
+            attempt.notes.push("the first try needed more memory than its limit; a second one sorts and merges on disk instead".to_owned());
+            events(Event::Note(attempt.notes[0].clone()));
+            attempt.context = Arc::new(RunContext {
+                partitions: 1,
+                batch_rows: 2048,
+                cancel: cancel.child_token(),
+                // The first try's pool may still be held by tasks that are ending.
+                runtime: workspace.runtime(Some(workspace.state_dir.join("tmp").join(&pipeline.name.value)))?,
+                ..attempt.context.as_ref().clone()
+            });
+            attempt.make(Frugality::Frugal).await
+        }
+        outcome => outcome,
+    };
+    let Ended { failure, decided } = match outcome {
+        Ok(summary) => return Ok(summary),
+        Err(ended) => ended,
+    };
+    // A decided run stays as it is: whoever comes next rolls it forward.
+    if decided {
+        return Err(failure);
+    }
+    let failure = if cancel.is_cancelled() { Failure::Interrupted } else { failure };
+    let (status, text) = match &failure {
+        Failure::Interrupted => (RunStatus::Interrupted, None),
+        Failure::Error(error) => (RunStatus::Failed, Some(error.to_string())),
+        Failure::Diagnostics(all) => (RunStatus::Failed, all.first().map(|first| first.message.clone())),
+    };
+    history.end(&attempt.context.run, status, &workspace.now(), text.as_deref()).await?;
+    Err(failure)
+}
+
+/// How an attempt failed.
+struct Ended {
+    failure: Failure,
+    /// The decision was recorded before: the run is to be rolled forward, not ended.
+    decided: bool,
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Ended { failure, decided: false }
+    }
+}
+
+fn exhausted(ended: &Ended) -> bool {
+    matches!(&ended.failure, Failure::Error(error) if !ended.decided && error.code == "memory-limit")
+}
+
+/// Holds the pipeline's lock file, which the system lets go however the process ends.
+fn lock(workspace: &Workspace, pipeline: &str) -> Result<File> {
+    let folder = workspace.state_dir.join("locks");
+    let path = folder.join(format!("{pipeline}.lock"));
+    let file = std::fs::create_dir_all(&folder)
+        .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path))
+        .map_err(|error| Failure::error("state", format!("cannot lock \"{}\": {error}", path.display())).blame(Blame::System))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(Failure::error("already-running", format!("pipeline \"{pipeline}\" is running already"))
+                .help("wait until it has ended, or stop it; \"weir runs list\" shows it"))
+        }
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(Failure::error("state", format!("cannot lock \"{}\": {error}", path.display())).blame(Blame::System))
+        }
+    }
+}
+
+struct Attempt<'a> {
+    workspace: &'a Workspace,
+    pipeline: &'a Pipeline,
+    history: &'a History,
+    context: Arc<RunContext>,
+    options: RunOptions,
+    events: &'a Events,
+    started: Instant,
+    notes: Vec<String>,
+}
+
+impl Attempt<'_> {
+    async fn make(&mut self, frugality: Frugality) -> Result<Summary, Ended> {
+        let mut seen: HashMap<String, BTreeMap<String, String>> = HashMap::new();
+        for source in self.pipeline.sources.iter().filter(|source| source.incremental.is_some()) {
+            seen.insert(source.name.value.clone(), self.history.cursors(&self.pipeline.name.value, &source.name.value).await?);
+        }
+        let flow = plan::plan(self.pipeline, &self.context, Purpose::Run, frugality, &seen).await?;
+        let mut destinations = Vec::new();
+        let staged = self.stage(&flow, &mut destinations).await;
+        let mut summary = match staged {
+            Ok(summary) if !self.options.dry_run && !self.context.cancel.is_cancelled() => summary,
+            other => {
+                publish::discard(self.history, &self.context.run, &destinations).await?;
+                let mut summary = other?;
+                if self.context.cancel.is_cancelled() {
+                    return Err(Failure::Interrupted.into());
+                }
+                summary.status = "dry_run".to_owned();
+                self.history.end(&summary.run, RunStatus::Interrupted, &self.workspace.now(), Some("dry run")).await?;
+                return Ok(summary);
+            }
+        };
+        let cursors: BTreeMap<_, _> =
+            flow.steps.iter().filter_map(|step| Some((step.step.name.clone(), step.advance.as_ref()?.entries()))).collect();
+        let loads: Vec<LoadRecord> = destinations.iter().map(|destination| destination.record.clone()).collect();
+        let decided = self.history.decide(&self.context.run, &loads, &cursors, &summary).await;
+        if let Err(failure) = decided {
+            publish::discard(self.history, &self.context.run, &destinations).await?;
+            return Err(failure.into());
+        }
+        (self.events)(Event::Publishing);
+        let now = || self.workspace.now();
+        publish::publish(self.history, &self.context.run, &destinations, &mut summary, now)
+            .await
+            .map_err(|failure| Ended { failure, decided: true })?;
+        self.clock(&mut summary);
+        Ok(summary)
+    }
+
+    /// Executes the dataflow once and leaves every destination sealed.
+    async fn stage(&self, flow: &Dataflow, destinations: &mut Vec<Destination>) -> Result<Summary> {
+        for sink in &flow.sinks {
+            let opened = sink.sink.open(&sink.from.schema, &sink.context).await;
+            let load = opened.map_err(|error| match error.blame {
+                Blame::User => Failure::from(pointed(&error, &sink.settings, &sink.name)),
+                _ => Failure::from_connector(&error).in_step(&sink.name),
+            })?;
+            let record = LoadRecord { sink: sink.name.clone(), kind: sink.kind.clone(), state: load.stage(), published: false };
+            self.history.stage(&self.context.run, &record).await?;
+            destinations.push(Destination { record, load });
+        }
+        let kept = self.execute(flow, destinations).await?;
+        (self.events)(Event::Staged);
+        for planned in &flow.steps {
+            planned.desk.verdict(self.rows_in(planned)).map_err(|failure| failure.in_step(&planned.step.name))?;
+        }
+        let expectations = expect::evaluate(self.pipeline, &kept, &flow.session).await?;
+        if let Some(failed) = expectations.iter().find(|outcome| outcome.outcome == "failed") {
+            return Err(Failure::error("expectation-failed", format!("\"{}\" does not hold: {}", failed.name, failed.detail))
+                .in_step(&failed.on)
+                .help("nothing was published; mend the data or the step, or give the expectation severity = \"warn\""));
+        }
+        let quarantined = self.quarantine(flow, destinations).await?;
+        let mut sinks = Vec::new();
+        for (at, destination) in destinations.iter_mut().enumerate() {
+            let sealed =
+                destination.load.seal().await.map_err(|error| Failure::from_connector(&error).in_step(&destination.record.sink))?;
+            destination.record.state = sealed.state;
+            if let Some(sink) = flow.sinks.get(at) {
+                sinks.push(SinkBooks {
+                    step: sink.name.clone(),
+                    kind: sink.kind.clone(),
+                    from: sink.from.name.clone(),
+                    rows_in: sink.taken.rows.load(Ordering::Relaxed),
+                    rows_loaded: sealed.rows,
+                    bytes: sealed.bytes,
+                    ..SinkBooks::default()
+                });
+            }
+        }
+        let books = Books { steps: flow.steps.iter().map(|planned| self.book(planned, &quarantined)).collect(), sinks };
+        let mut wrong = books.imbalances();
+        wrong.extend(self.torn_edges(flow));
+        if !wrong.is_empty() {
+            let mut failure = Failure::error("books", "the books do not balance, so nothing was published").blame(Blame::Weir);
+            for sentence in wrong {
+                failure = failure.detail(sentence);
+            }
+            return Err(failure.help("this is a defect of Weir: please report it with the pipeline file"));
+        }
+        Ok(self.summarize(books, expectations))
+    }
+
+    /// Runs every sink and every tap side by side; the first failure stops the others.
+    async fn execute(&self, flow: &Dataflow, destinations: &[Destination]) -> Result<Vec<Kept>> {
+        // All readers are planned before any is executed: a shared step has to know who reads it.
+        let mut plans = Vec::new();
+        for sink in &flow.sinks {
+            plans.push(self.reader(flow, &sink.from, &sink.taken).await.map_err(|error| self.explain(&error))?);
+        }
+        let mut taps = Vec::new();
+        for tap in &flow.taps {
+            taps.push(self.reader(flow, &tap.step, &tap.taken).await.map_err(|error| self.explain(&error))?);
+        }
+        plans.iter().chain(&taps).for_each(share::arm);
+        let tasks = flow.session.task_ctx();
+        let mut work: JoinSet<(String, DfResult<Option<Kept>>)> = JoinSet::new();
+        for ((sink, plan), destination) in flow.sinks.iter().zip(plans).zip(destinations) {
+            let (name, load, tasks) = (sink.name.clone(), destination.load.clone(), tasks.clone());
+            work.spawn(async move {
+                let written = match execute_stream(plan, tasks.clone()) {
+                    Ok(rows) => write(load, rows, &tasks).await.map_err(|error| step::mark(&name, error)),
+                    Err(error) => Err(error),
+                };
+                (name, written.map(|()| None))
+            });
+        }
+        for (tap, plan) in flow.taps.iter().zip(taps) {
+            let (step, tasks, context) = (tap.step.clone(), tasks.clone(), self.context.clone());
+            work.spawn(async move {
+                let kept = match execute_stream(plan, tasks) {
+                    Ok(rows) => expect::keep(&step, rows, &context).await,
+                    Err(error) => Err(error),
+                };
+                (step.name.clone(), kept.map(Some))
+            });
+        }
+        self.watch(flow, work).await
+    }
+
+    async fn watch(&self, flow: &Dataflow, mut work: JoinSet<(String, DfResult<Option<Kept>>)>) -> Result<Vec<Kept>> {
+        let mut kept = Vec::new();
+        let mut failure: Option<Failure> = None;
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tokio::select! {
+                biased;
+                () = self.context.cancel.cancelled(), if failure.is_none() => {
+                    failure = Some(Failure::Interrupted);
+                    work.abort_all();
+                }
+                ended = work.join_next() => match ended {
+                    None => break,
+                    Some(Ok((_, Ok(rows)))) => kept.extend(rows),
+                    Some(Ok((_, Err(error)))) => {
+                        if failure.is_none() {
+                            failure = Some(self.explain(&error));
+                        }
+                        self.context.cancel.cancel();
+                        work.abort_all();
+                    }
+                    Some(Err(ended)) => {
+                        if ended.is_panic() && failure.is_none() {
+                            failure = Some(Failure::error("panic", "a task of the run panicked")
+                                .blame(Blame::Weir)
+                                .help("this is a defect of Weir: please report it with the pipeline file"));
+                        }
+                        work.abort_all();
+                    }
+                },
+                _ = tick.tick() => {
+                    let reads = || flow.steps.iter().filter_map(|planned| planned.read.as_ref());
+                    (self.events)(Event::Progress {
+                        rows_read: reads().map(|read| read.rows()).sum(),
+                        bytes_read: reads().map(|read| read.bytes()).sum(),
+                        rows_rejected: flow.steps.iter().map(|planned| planned.desk.rejected()).sum(),
+                    });
+                }
+            }
+        }
+        match failure {
+            Some(failure) => Err(failure),
+            None => Ok(kept),
+        }
+    }
+
+    async fn reader(&self, flow: &Dataflow, step: &Arc<Step>, reader: &Arc<Reader>) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let session = plan::fork(&flow.session);
+        let name = TableReference::bare(step.name.as_str());
+        session.register_table(name.clone(), Arc::new(StepTable::new(step.clone(), reader.clone())))?;
+        session.table(name).await?.create_physical_plan().await
+    }
+
+    /// Writes what was set aside into quarantine loads, which publish with the others.
+    async fn quarantine(&self, flow: &Dataflow, destinations: &mut Vec<Destination>) -> Result<HashMap<String, u64>> {
+        let mut written = HashMap::new();
+        let tasks = flow.session.task_ctx();
+        for planned in &flow.steps {
+            let Some((rows, stream)) = planned.desk.take()? else { continue };
+            let step = &planned.step.name;
+            let (sink, context) = quarantine::sink(step, &self.context);
+            let failed = |error: Error| Failure::from_connector(&error).in_step(step);
+            let load = sink.open(&quarantine::SCHEMA, &context).await.map_err(failed)?;
+            let record = LoadRecord { sink: context.step.clone(), kind: lake::SINK.kind.to_owned(), state: load.stage(), published: false };
+            self.history.stage(&self.context.run, &record).await?;
+            destinations.push(Destination { record, load: load.clone() });
+            let count = load.write_all(stream, &tasks).await.map_err(|error| self.explain(&step::mark(step, error)))?;
+            if count != rows {
+                return Err(
+                    Failure::error("books", format!("{rows} rows of \"{step}\" were set aside and {count} written")).blame(Blame::Weir)
+                );
+            }
+            written.insert(step.clone(), count);
+        }
+        Ok(written)
+    }
+
+    fn rows_in(&self, planned: &plan::PlannedStep) -> u64 {
+        match &planned.read {
+            Some(read) => read.rows(),
+            None => planned.taken.iter().map(|(_, reader)| reader.rows.load(Ordering::Relaxed)).sum(),
+        }
+    }
+
+    fn book(&self, planned: &plan::PlannedStep, quarantined: &HashMap<String, u64>) -> StepBooks {
+        let step = &planned.step;
+        let rows_in = self.rows_in(planned);
+        let rows_out = step.rows_out.load(Ordering::Relaxed);
+        let rejected = planned.desk.rejected();
+        let rows_quarantined = quarantined.get(&step.name).copied().unwrap_or(0);
+        let missing = rows_in.saturating_sub(rows_out + rejected);
+        // A step that a `limit` downstream stopped has no account: what it was not asked for it did not make.
+        let stopped = planned.taken.iter().any(|(_, reader)| reader.stopped_early.load(Ordering::Relaxed));
+        StepBooks {
+            step: step.name.clone(),
+            role: step.role.as_str().to_owned(),
+            kind: step.kind.clone(),
+            rows_in,
+            rows_out,
+            rows_quarantined,
+            rows_dropped: if planned.desk.keeps() { 0 } else { rejected },
+            rows_filtered: if planned.account == Account::Filtered { missing } else { 0 },
+            rows_deduplicated: if planned.account == Account::Deduplicated { missing } else { 0 },
+            conserves: planned.account != Account::Remakes && !stopped && !step.partial.load(Ordering::Relaxed),
+            bytes: planned.read.as_ref().map_or(0, |read| read.bytes()),
+        }
+    }
+
+    /// Every reader that read to the end took what the step gave, once for each of its scans.
+    fn torn_edges(&self, flow: &Dataflow) -> Vec<String> {
+        let sinks = flow.sinks.iter().map(|sink| (sink.from.as_ref(), sink.name.as_str(), &sink.taken));
+        let taps = flow.taps.iter().map(|tap| (tap.step.as_ref(), "an expectation", &tap.taken));
+        sinks
+            .chain(taps)
+            .filter(|(_, _, reader)| !reader.stopped_early.load(Ordering::Relaxed))
+            .filter_map(|(step, name, reader)| {
+                let (gave, took) = (step.rows_out.load(Ordering::Relaxed), reader.rows.load(Ordering::Relaxed));
+                (gave != took).then(|| format!("\"{}\" gave {gave} rows and \"{name}\" took {took}", step.name))
+            })
+            .collect()
+    }
+
+    /// Writes how long it took so far.
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
+    fn clock(&self, summary: &mut Summary) {
+        let elapsed = self.started.elapsed();
+        summary.duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        summary.rows_per_second = (summary.rows_read as f64 / elapsed.as_secs_f64().max(1e-9)) as u64;
+    }
+
+    fn summarize(&self, books: Books, expectations: Vec<crate::books::ExpectationOutcome>) -> Summary {
+        let sources = || books.steps.iter().filter(|step| step.role == Role::Source.as_str());
+        let rows_read: u64 = sources().map(|step| step.rows_in).sum();
+        let sum = |count: fn(&StepBooks) -> u64| books.steps.iter().map(count).sum();
+        let mut summary = Summary {
+            run: self.context.run.clone(),
+            pipeline: self.context.pipeline.clone(),
+            status: "staged".to_owned(),
+            started_at: self.context.started_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+            rows_read,
+            rows_loaded: books.sinks.iter().map(|sink| sink.rows_loaded).sum(),
+            rows_quarantined: sum(|step| step.rows_quarantined),
+            rows_dropped: sum(|step| step.rows_dropped),
+            rows_filtered: sum(|step| step.rows_filtered),
+            rows_deduplicated: sum(|step| step.rows_deduplicated),
+            bytes_read: sources().map(|step| step.bytes).sum(),
+            bytes_loaded: books.sinks.iter().map(|sink| sink.bytes).sum(),
+            books,
+            expectations,
+            notes: self.notes.clone(),
+            ..Summary::default()
+        };
+        self.clock(&mut summary);
+        summary
+    }
+
+    /// What a failed dataflow has to say: the step, the cause, the setting.
+    fn explain(&self, error: &DataFusionError) -> Failure {
+        let failure = explain(error);
+        match step::marked(error) {
+            Some(step) => failure.in_step(step),
+            None => failure,
+        }
+    }
+}
+
+/// What an error of DataFusion has to say to the person who wrote the pipeline.
+pub fn explain(error: &DataFusionError) -> Failure {
+    if let Some(found) = Error::find(error) {
+        return Failure::from_connector(found);
+    }
+    let text = crate::sql::message(error);
+    if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) || text.starts_with("resources exhausted") {
+        return Failure::error("memory-limit", "the step needs more memory than the limit, even with what it can spill to disk")
+            .detail(text.chars().take(300).collect::<String>())
+            .help("raise [memory] limit in weir.toml, or make the step's rows narrower before it sorts, joins or groups");
+    }
+    Failure::Error(Box::new(RunError {
+        code: "run".to_owned(),
+        message: text,
+        step: None,
+        details: Vec::new(),
+        help: Vec::new(),
+        blame: Blame::User,
+        retry: Retry::Never,
+    }))
+}
+
+async fn write(load: Arc<dyn Load>, rows: SendableRecordBatchStream, tasks: &Arc<datafusion::execution::TaskContext>) -> DfResult<()> {
+    load.write_all(rows, tasks).await.map(|_| ())
+}

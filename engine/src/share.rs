@@ -1,0 +1,476 @@
+//! A step with several readers is computed once. Whoever asks for a batch and finds none waiting pulls the next one for all;
+//! what a slower reader has not taken yet waits in memory up to a bound and past it in a spill file, so readers never wait
+//! for one another and nothing runs ahead of the fastest.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use datafusion::{
+    common::{Statistics, tree_node::TreeNodeRecursion},
+    error::{DataFusionError, Result as DfResult},
+    execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext, runtime_env::RuntimeEnv},
+    physical_expr::{EquivalenceProperties, PhysicalExpr},
+    physical_plan::{
+        DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
+        execution_plan::{Boundedness, EmissionType},
+        stream::RecordBatchStreamAdapter,
+    },
+};
+use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
+
+use crate::{
+    spill::{SpillReader, SpillWriter},
+    step::{Reader, row_estimate},
+};
+
+/// What one reader may leave waiting in memory, per partition. More goes to disk.
+const WAITING_BYTES_MAX: usize = 4 << 20;
+
+/// One plan with several readers.
+#[derive(Debug)]
+pub struct Shared {
+    plan: Arc<dyn ExecutionPlan>,
+    partitions: Vec<Mutex<Partition>>,
+    readers: AtomicUsize,
+}
+
+impl Shared {
+    /// Wraps a plan that nobody reads yet.
+    pub fn new(plan: Arc<dyn ExecutionPlan>) -> Self {
+        let partitions = plan.properties().output_partitioning().partition_count();
+        Self { partitions: (0..partitions).map(|_| Mutex::new(Partition::default())).collect(), plan, readers: AtomicUsize::new(0) }
+    }
+}
+
+#[derive(Default)]
+struct Partition {
+    source: Option<SendableRecordBatchStream>,
+    queues: Vec<Queue>,
+    wakers: Vec<Waker>,
+    end: Option<Result<(), Arc<DataFusionError>>>,
+}
+
+impl fmt::Debug for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Partition({} readers)", self.queues.len())
+    }
+}
+
+/// What waits for one reader.
+#[derive(Default)]
+struct Queue {
+    gone: bool,
+    waiting: VecDeque<RecordBatch>,
+    waiting_bytes: usize,
+    spill: Option<Spill>,
+}
+
+/// What did not fit in memory.
+struct Spill {
+    writer: SpillWriter,
+    reader: Option<SpillReader>,
+    written: usize,
+    read: usize,
+}
+
+impl Spill {
+    fn create(runtime: &RuntimeEnv, schema: &SchemaRef) -> DfResult<Self> {
+        let writer = SpillWriter::create(runtime, schema, "a step with several readers")?;
+        Ok(Self { writer, reader: None, written: 0, read: 0 })
+    }
+
+    fn push(&mut self, batch: &RecordBatch) -> DfResult<()> {
+        self.writer.write(batch)?;
+        self.written += 1;
+        Ok(())
+    }
+
+    fn pop(&mut self) -> DfResult<RecordBatch> {
+        // What was written may still sit in the writer's buffer.
+        self.writer.flush()?;
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            None => self.reader.insert(self.writer.follow()?),
+        };
+        let batch = reader.next().ok_or_else(|| DataFusionError::Internal("a spill file ended early".into()))??;
+        self.read += 1;
+        Ok(batch)
+    }
+}
+
+impl Queue {
+    fn push(&mut self, batch: &RecordBatch, runtime: &RuntimeEnv) -> DfResult<()> {
+        if self.gone {
+            return Ok(());
+        }
+        if let Some(spill) = &mut self.spill {
+            return spill.push(batch);
+        }
+        let bytes = batch.get_array_memory_size();
+        if self.waiting_bytes + bytes > WAITING_BYTES_MAX && !self.waiting.is_empty() {
+            let mut spill = Spill::create(runtime, &batch.schema())?;
+            spill.push(batch)?;
+            self.spill = Some(spill);
+            return Ok(());
+        }
+        self.waiting_bytes += bytes;
+        self.waiting.push_back(batch.clone());
+        Ok(())
+    }
+
+    fn pop(&mut self) -> DfResult<Option<RecordBatch>> {
+        if let Some(batch) = self.waiting.pop_front() {
+            self.waiting_bytes -= batch.get_array_memory_size().min(self.waiting_bytes);
+            return Ok(Some(batch));
+        }
+        let Some(spill) = &mut self.spill else { return Ok(None) };
+        let batch = spill.pop()?;
+        if spill.read == spill.written {
+            self.spill = None;
+        }
+        Ok(Some(batch))
+    }
+}
+
+impl Partition {
+    fn poll(&mut self, reader: usize, cx: &mut Context<'_>, runtime: &RuntimeEnv) -> Poll<Option<DfResult<RecordBatch>>> {
+        if let Some(batch) = self.queues[reader].pop().transpose() {
+            return Poll::Ready(Some(batch));
+        }
+        match &self.end {
+            Some(Ok(())) => return Poll::Ready(None),
+            Some(Err(error)) => return Poll::Ready(Some(Err(DataFusionError::Shared(error.clone())))),
+            None => {}
+        }
+        // Every waiting reader is woken when the source moves: which of them polls it next does not matter.
+        self.wakers.push(cx.waker().clone());
+        let all = futures::task::waker(Arc::new(WakeAll(Mutex::new(self.wakers.clone()))));
+        let source = self.source.as_mut().expect("a partition is executed before it is polled");
+        let next = source.poll_next_unpin(&mut Context::from_waker(&all));
+        if next.is_ready() {
+            for waker in self.wakers.drain(..) {
+                waker.wake();
+            }
+        }
+        match next {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(batch))) => {
+                for (at, queue) in self.queues.iter_mut().enumerate() {
+                    if at != reader
+                        && let Err(error) = queue.push(&batch, runtime)
+                    {
+                        return self.fail(error);
+                    }
+                }
+                Poll::Ready(Some(Ok(batch)))
+            }
+            Poll::Ready(Some(Err(error))) => self.fail(error),
+            Poll::Ready(None) => {
+                self.source = None;
+                self.end = Some(Ok(()));
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn fail(&mut self, error: DataFusionError) -> Poll<Option<DfResult<RecordBatch>>> {
+        let error = Arc::new(error);
+        self.source = None;
+        self.end = Some(Err(error.clone()));
+        Poll::Ready(Some(Err(DataFusionError::Shared(error))))
+    }
+}
+
+struct WakeAll(Mutex<Vec<Waker>>);
+
+impl futures::task::ArcWake for WakeAll {
+    fn wake_by_ref(this: &Arc<Self>) {
+        for waker in this.0.lock().drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+/// One reader of a step. With a single reader it passes batches on; a leaf to the optimizer either way.
+#[derive(Debug)]
+pub struct SharedExec {
+    from: From,
+    projection: Option<Vec<usize>>,
+    counts: Arc<Reader>,
+    properties: Arc<PlanProperties>,
+}
+
+#[derive(Debug)]
+enum From {
+    Alone(Arc<dyn ExecutionPlan>),
+    Shared(Arc<Shared>, usize),
+}
+
+impl SharedExec {
+    /// The only reader of a plan.
+    pub fn alone(plan: Arc<dyn ExecutionPlan>, counts: Arc<Reader>) -> Self {
+        let properties = plan.properties().clone();
+        Self { from: From::Alone(plan), projection: None, counts, properties }
+    }
+
+    /// One more reader of a shared plan.
+    pub fn reader(shared: Arc<Shared>, projection: Option<Vec<usize>>, counts: Arc<Reader>) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let inner = shared.plan.properties();
+        let properties = match &projection {
+            None => inner.clone(),
+            Some(columns) => Arc::new(PlanProperties::new(
+                EquivalenceProperties::new(Arc::new(shared.plan.schema().project(columns)?)),
+                datafusion::physical_expr::Partitioning::UnknownPartitioning(inner.output_partitioning().partition_count()),
+                EmissionType::Incremental,
+                Boundedness::Bounded,
+            )),
+        };
+        let index = shared.readers.fetch_add(1, Ordering::Relaxed);
+        for partition in &shared.partitions {
+            partition.lock().queues.push(Queue { gone: true, ..Queue::default() });
+        }
+        Ok(Arc::new(Self { from: From::Shared(shared, index), projection, counts, properties }))
+    }
+
+    /// Announces that this reader will be executed, before any is: from now on batches wait for it. A reader that the
+    /// optimizer planned away is never announced, and nothing waits for it.
+    fn arm(&self) -> Option<&Arc<dyn ExecutionPlan>> {
+        match &self.from {
+            From::Alone(plan) => Some(plan),
+            From::Shared(shared, index) => {
+                let mut first = true;
+                for partition in &shared.partitions {
+                    let mut partition = partition.lock();
+                    first &= partition.queues.iter().all(|queue| queue.gone);
+                    partition.queues[*index].gone = false;
+                }
+                first.then_some(&shared.plan)
+            }
+        }
+    }
+}
+
+/// Arms every reader in a plan that is about to be executed.
+pub fn arm(plan: &Arc<dyn ExecutionPlan>) {
+    let inner = if let Some(reader) = plan.downcast_ref::<SharedExec>() {
+        reader.arm()
+    } else {
+        plan.downcast_ref::<crate::step::StepExec>().map(crate::step::StepExec::inner)
+    };
+    if let Some(inner) = inner {
+        arm(inner);
+    }
+    for child in plan.children() {
+        arm(child);
+    }
+}
+
+impl DisplayAs for SharedExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        match &self.from {
+            From::Alone(_) => write!(f, "SharedExec: alone"),
+            From::Shared(_, index) => write!(f, "SharedExec: reader {index}"),
+        }
+    }
+}
+
+impl ExecutionPlan for SharedExec {
+    fn name(&self) -> &str {
+        "SharedExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn apply_expressions(&self, _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DfResult<TreeNodeRecursion>) -> DfResult<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
+        let stream: SendableRecordBatchStream = match &self.from {
+            From::Alone(plan) => plan.execute(partition, context)?,
+            From::Shared(shared, index) => {
+                let runtime = context.runtime_env();
+                {
+                    let mut state = shared.partitions[partition].lock();
+                    if state.source.is_none() && state.end.is_none() {
+                        state.source = Some(shared.plan.execute(partition, context)?);
+                    }
+                }
+                Box::pin(SharedStream { shared: shared.clone(), partition, reader: *index, runtime })
+            }
+        };
+        let counted = Counted { inner: stream, counts: self.counts.clone(), ended: false };
+        match self.projection.clone() {
+            None => Ok(Box::pin(counted)),
+            Some(columns) => {
+                let projected = counted.map(move |batch| Ok(batch?.project(&columns)?));
+                Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), projected)))
+            }
+        }
+    }
+
+    fn partition_statistics(&self, partition: Option<usize>) -> DfResult<Arc<Statistics>> {
+        match &self.from {
+            From::Alone(plan) => row_estimate(plan, partition, &self.schema()),
+            From::Shared(shared, _) => row_estimate(&shared.plan, partition, &self.schema()),
+        }
+    }
+}
+
+struct SharedStream {
+    shared: Arc<Shared>,
+    partition: usize,
+    reader: usize,
+    runtime: Arc<RuntimeEnv>,
+}
+
+impl Stream for SharedStream {
+    type Item = DfResult<RecordBatch>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.shared.partitions[self.partition].lock().poll(self.reader, cx, &self.runtime)
+    }
+}
+
+impl RecordBatchStream for SharedStream {
+    fn schema(&self) -> SchemaRef {
+        self.shared.plan.schema()
+    }
+}
+
+impl Drop for SharedStream {
+    fn drop(&mut self) {
+        let mut partition = self.shared.partitions[self.partition].lock();
+        partition.queues[self.reader] = Queue { gone: true, ..Queue::default() };
+        // The one that left may have been the one to be woken.
+        for waker in partition.wakers.drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+/// Counts what a reader takes.
+struct Counted {
+    inner: SendableRecordBatchStream,
+    counts: Arc<Reader>,
+    ended: bool,
+}
+
+impl Stream for Counted {
+    type Item = DfResult<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.inner.poll_next_unpin(cx);
+        match &next {
+            Poll::Ready(Some(Ok(batch))) => {
+                self.counts.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+            }
+            Poll::Ready(None) => self.ended = true,
+            _ => {}
+        }
+        next
+    }
+}
+
+impl RecordBatchStream for Counted {
+    fn schema(&self) -> SchemaRef {
+        self.inner.schema()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.counts.stopped_early.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::{
+        array::{AsArray, Int64Array},
+        datatypes::{DataType, Field, Int64Type, Schema},
+    };
+    use datafusion::{datasource::memory::MemorySourceConfig, prelude::SessionContext};
+
+    use super::*;
+
+    fn batches(count: i64, rows: i64) -> (SchemaRef, Vec<RecordBatch>) {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+        let batches = (0..count)
+            .map(|batch| {
+                let values = Int64Array::from_iter_values(batch * rows..(batch + 1) * rows);
+                RecordBatch::try_new(schema.clone(), vec![Arc::new(values)]).expect("one column")
+            })
+            .collect();
+        (schema, batches)
+    }
+
+    async fn sum(mut stream: SendableRecordBatchStream) -> i64 {
+        let mut sum = 0;
+        while let Some(batch) = stream.next().await {
+            sum += batch.expect("reads").column(0).as_primitive::<Int64Type>().values().iter().sum::<i64>();
+        }
+        sum
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_starts_when_the_other_has_ended_sees_the_same_rows_from_disk() {
+        let (schema, batches) = batches(400, 8192);
+        let expected: i64 = (0..400 * 8192).sum();
+        let plan = MemorySourceConfig::try_new_exec(&[batches], schema, None).expect("plans");
+        let shared = Arc::new(Shared::new(plan));
+        let counts: Vec<Arc<Reader>> = (0..3).map(|_| Arc::default()).collect();
+        let readers: Vec<_> =
+            counts.iter().map(|counts| SharedExec::reader(shared.clone(), None, counts.clone()).expect("plans")).collect();
+        readers.iter().for_each(arm);
+        let context = SessionContext::new().task_ctx();
+        let mut streams: Vec<_> = readers.iter().map(|reader| reader.execute(0, context.clone()).expect("runs")).collect();
+        let early = streams.pop().expect("three");
+        drop(early);
+        let late = streams.pop().expect("two");
+        assert_eq!(sum(streams.pop().expect("one")).await, expected);
+        assert!(shared.partitions[0].lock().queues[1].spill.is_some(), "26 MB do not wait in memory");
+        assert_eq!(sum(late).await, expected);
+        assert_eq!(counts[0].rows.load(Ordering::Relaxed), 400 * 8192);
+        assert_eq!(counts[1].rows.load(Ordering::Relaxed), 400 * 8192);
+        assert!(counts[2].stopped_early.load(Ordering::Relaxed));
+        assert!(!counts[0].stopped_early.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn readers_on_two_threads_see_the_same_rows() {
+        let (schema, batches) = batches(300, 100);
+        let expected: i64 = (0..300 * 100).sum();
+        let plan = MemorySourceConfig::try_new_exec(&[batches], schema, None).expect("plans");
+        let shared = Arc::new(Shared::new(plan));
+        let readers: Vec<_> = (0..2).map(|_| SharedExec::reader(shared.clone(), None, Arc::default()).expect("plans")).collect();
+        readers.iter().for_each(arm);
+        let context = SessionContext::new().task_ctx();
+        let tasks: Vec<_> = readers.iter().map(|reader| tokio::spawn(sum(reader.execute(0, context.clone()).expect("runs")))).collect();
+        for task in tasks {
+            assert_eq!(task.await.expect("ends"), expected);
+        }
+    }
+}

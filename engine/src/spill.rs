@@ -1,0 +1,140 @@
+//! Batches on disk, in Arrow's stream format: written at the end, read from the start, by a reader that may follow the writer.
+//! The file goes when the last of them does.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{BufReader, BufWriter},
+    path::Path,
+    sync::Arc,
+};
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::SchemaRef,
+    ipc::{
+        CompressionType,
+        reader::StreamReader,
+        writer::{IpcWriteOptions, StreamWriter},
+    },
+};
+use datafusion::{
+    error::{DataFusionError, Result},
+    execution::{SendableRecordBatchStream, runtime_env::RuntimeEnv, spill_file::SpillFile},
+    physical_plan::stream::RecordBatchStreamAdapter,
+};
+
+/// A file that batches are written to.
+pub struct SpillWriter {
+    file: Arc<dyn SpillFile>,
+    writer: StreamWriter<BufWriter<File>>,
+    schema: SchemaRef,
+    rows: u64,
+}
+
+impl fmt::Debug for SpillWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SpillWriter({} rows)", self.rows)
+    }
+}
+
+fn path(file: &dyn SpillFile) -> Result<&Path> {
+    file.path().ok_or_else(|| DataFusionError::Internal("the disk manager gave a file without a path".into()))
+}
+
+impl SpillWriter {
+    /// Makes a temporary file. `what` is what it is for, in the words of an error message.
+    pub fn create(runtime: &RuntimeEnv, schema: &SchemaRef, what: &str) -> Result<Self> {
+        let file = runtime.disk_manager.create_tmp_file(what)?;
+        let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
+        let handle = BufWriter::new(File::create(path(file.as_ref())?)?);
+        let writer = StreamWriter::try_new_with_options(handle, schema, options)?;
+        Ok(Self { file, writer, schema: schema.clone(), rows: 0 })
+    }
+
+    /// Adds a batch.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.writer.write(batch)?;
+        self.rows += batch.num_rows() as u64;
+        Ok(())
+    }
+
+    /// Rows written so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// A reader of what has been written so far and of what will be. It must not be asked for more batches than were written.
+    pub fn follow(&mut self) -> Result<SpillReader> {
+        self.flush()?;
+        SpillReader::open(self.file.clone())
+    }
+
+    /// Hands everything written to whoever follows.
+    pub fn flush(&mut self) -> Result<()> {
+        Ok(self.writer.flush()?)
+    }
+
+    /// Ends writing.
+    pub fn finish(mut self) -> Result<Spilled> {
+        self.writer.finish()?;
+        self.flush()?;
+        Ok(Spilled { file: self.file, schema: self.schema, rows: self.rows })
+    }
+}
+
+/// Reads batches in the order they were written.
+pub struct SpillReader {
+    reader: StreamReader<BufReader<File>>,
+    _file: Arc<dyn SpillFile>,
+}
+
+impl SpillReader {
+    fn open(file: Arc<dyn SpillFile>) -> Result<Self> {
+        let reader = StreamReader::try_new(BufReader::new(File::open(path(file.as_ref())?)?), None)?;
+        Ok(Self { reader, _file: file })
+    }
+}
+
+impl Iterator for SpillReader {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.reader.next().map(|batch| batch.map_err(DataFusionError::from))
+    }
+}
+
+/// A file that has been written and can be read any number of times.
+#[derive(Clone)]
+pub struct Spilled {
+    file: Arc<dyn SpillFile>,
+    schema: SchemaRef,
+    rows: u64,
+}
+
+impl fmt::Debug for Spilled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Spilled({} rows)", self.rows)
+    }
+}
+
+impl Spilled {
+    /// The batches' schema.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Rows in the file.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Reads the file from its start.
+    pub fn stream(&self) -> SendableRecordBatchStream {
+        let batches: Box<dyn Iterator<Item = Result<RecordBatch>> + Send> = match SpillReader::open(self.file.clone()) {
+            Ok(reader) => Box::new(reader),
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        };
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), futures::stream::iter(batches)))
+    }
+}

@@ -1,0 +1,40 @@
+//! `rename`: other names for columns; the order and the other columns stay.
+
+use std::collections::HashSet;
+
+use datafusion::{logical_expr::Expr, prelude::Column};
+use indexmap::IndexMap;
+use weir_pipelines::{Diagnostic, Diagnostics, Spanned};
+
+use super::{Account, Cx, Planned, listed};
+
+pub(super) fn plan(cx: Cx<'_>, names: &IndexMap<String, Spanned<String>>) -> Result<Planned, Diagnostics> {
+    let columns = cx.columns();
+    let mut wrong: Diagnostics = names
+        .iter()
+        .filter(|(old, _)| !columns.contains(old))
+        .map(|(old, new)| {
+            Diagnostic::error("unknown-column", format!("no column \"{old}\" in step \"{}\"", cx.from))
+                .at(cx.file, new.span.clone(), "")
+                .did_you_mean(old, columns.iter().map(String::as_str))
+                .help(format!("columns are: {}", listed(&columns)))
+        })
+        .collect();
+    let mut taken = HashSet::new();
+    let mut expressions = Vec::with_capacity(columns.len());
+    for column in &columns {
+        let new = names.get(column);
+        let name = new.map_or(column, |new| &new.value);
+        if !taken.insert(name.clone()) {
+            let span = new.map_or(cx.span.clone(), |new| new.span.clone());
+            wrong.push(Diagnostic::error("duplicate-column", format!("two columns would be called \"{name}\"")).at(cx.file, span, ""));
+        }
+        let expression = Expr::Column(Column::new_unqualified(column));
+        expressions.push(if name == column { expression } else { expression.alias(name) });
+    }
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    let frame = cx.input.clone().select(expressions).map_err(|error| cx.internal(&error))?;
+    Ok(Planned { kind: "rename", plan: frame.into_unoptimized_plan(), checks: Vec::new(), account: Account::Same })
+}

@@ -1,0 +1,141 @@
+//! What is wrong with a text a person wrote, as data: code, message, labelled spans, help. How it is drawn is `weir/`'s.
+
+use std::{ops::Range, sync::Arc};
+
+/// A byte range of a [`SourceFile`].
+pub type Span = Range<usize>;
+
+/// A file as it was read: where it stands (as a person would name it) and its text.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    /// The path as shown in messages, relative to where the person stands.
+    pub path: String,
+    /// The whole text.
+    pub text: String,
+}
+
+impl SourceFile {
+    /// Wraps a text under the path that messages show.
+    pub fn new(path: impl Into<String>, text: impl Into<String>) -> Arc<Self> {
+        Arc::new(Self { path: path.into(), text: text.into() })
+    }
+
+    /// Returns the 1-based line and the 1-based column (in characters) of a byte offset.
+    pub fn line_column(&self, offset: usize) -> (usize, usize) {
+        let mut offset = offset.min(self.text.len());
+        while !self.text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        let before = &self.text[..offset];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+}
+
+/// A value and where it stands in its file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Spanned<T> {
+    /// The value.
+    pub value: T,
+    /// Where it was written.
+    pub span: Span,
+}
+
+impl<T> Spanned<T> {
+    /// Pairs a value with its place.
+    pub fn new(value: T, span: Span) -> Self {
+        Self { value, span }
+    }
+}
+
+impl<T> std::ops::Deref for Spanned<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Works, and is probably not what was meant.
+    Warning,
+    /// Nothing runs until it is mended.
+    Error,
+}
+
+/// A place in the diagnostic's file and what is to be said there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// The bytes concerned.
+    pub span: Span,
+    /// A few words drawn beside the underline; may be empty.
+    pub text: String,
+}
+
+/// One thing that is wrong with a file: what happened, where, what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// A stable kebab-case code, for instance `unknown-key`.
+    pub code: &'static str,
+    /// Error or warning.
+    pub severity: Severity,
+    /// One line, lower case, no full stop, names in double quotes.
+    pub message: String,
+    /// The file the labels point into; none when no file is concerned.
+    pub file: Option<Arc<SourceFile>>,
+    /// The first label is the primary one.
+    pub labels: Vec<Label>,
+    /// What to do, one sentence each.
+    pub help: Vec<String>,
+}
+
+/// Several diagnostics, in source order.
+pub type Diagnostics = Vec<Diagnostic>;
+
+impl Diagnostic {
+    /// Starts an error.
+    pub fn error(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, severity: Severity::Error, message: message.into(), file: None, labels: vec![], help: vec![] }
+    }
+
+    /// Starts a warning.
+    pub fn warning(code: &'static str, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(code, message) }
+    }
+
+    /// Adds a label; the first one added is the primary one.
+    #[must_use]
+    pub fn at(mut self, file: &Arc<SourceFile>, span: Span, text: impl Into<String>) -> Self {
+        self.file = Some(file.clone());
+        self.labels.push(Label { span, text: text.into() });
+        self
+    }
+
+    /// Adds a help line.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help.push(help.into());
+        self
+    }
+
+    /// Adds `did you mean "…"?` when one of `known` is near to `word`.
+    #[must_use]
+    pub fn did_you_mean<'a>(self, word: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        match nearest(word, known) {
+            Some(near) => self.help(format!("did you mean \"{near}\"?")),
+            None => self,
+        }
+    }
+}
+
+/// Returns the word of `known` that a person most likely meant, if any is near enough.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = word.to_lowercase();
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.chars().count().min(word.chars().count()) / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,25 @@
+//! What a person may write: pipeline files and `weir.toml`, parsed to types that are valid by construction,
+//! or to every diagnostic at once. A pure function of text: no DataFusion, tokio, clock, environment or network.
+
+pub mod cron;
+pub mod diagnostic;
+#[cfg(test)]
+mod golden;
+pub mod parse;
+pub mod pipeline;
+pub mod project;
+pub mod schema;
+pub mod settings;
+pub mod sql;
+pub mod units;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Label, Severity, SourceFile, Span, Spanned};
+pub use parse::{Vocabulary, parse};
+pub use pipeline::{
+    Expectation, Expected, FlattenArray, Incremental, Keep, Mode, OnInvalid, OnSchemaChange, Operator, Pipeline, Rules, ShareMax, Sink,
+    SortKey, Source, Transform,
+};
+pub use project::{Connection, Project};
+pub use schema::{KindSchema, pipeline_schema};
+pub use settings::Settings;
+pub use sql::{Relation, SqlText};

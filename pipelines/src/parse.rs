@@ -1,0 +1,255 @@
+//! From the text of a pipeline file to a [`Pipeline`], or to every diagnostic at once, in source order.
+//! What a kind's own table may hold is left to the kind; what a contract or SQL means, to the engine.
+
+mod expect;
+mod graph;
+mod operators;
+mod schedule;
+mod steps;
+pub(crate) mod walk;
+
+use std::{collections::HashSet, path::PathBuf, sync::Arc};
+
+use toml::de::{DeTable, DeValue};
+
+use crate::{
+    diagnostic::{Diagnostic, Diagnostics, Severity, SourceFile, Span, Spanned},
+    pipeline::Pipeline,
+    settings::Document,
+};
+pub(crate) use steps::MODES;
+use walk::{Table, Walk, integer, is_name, type_name};
+
+const KEYS: [&str; 11] = ["weir", "name", "description", "owner", "tags", "schedule", "source", "transform", "sink", "expect", "test"];
+
+/// The kinds that exist, so that an unknown one is answered with the known ones.
+#[derive(Debug, Clone, Copy)]
+pub struct Vocabulary<'a> {
+    /// Kinds of sources.
+    pub sources: &'a [&'a str],
+    /// Kinds of sinks.
+    pub sinks: &'a [&'a str],
+    /// Names of the project's connections.
+    pub connections: &'a [&'a str],
+}
+
+/// Parses a pipeline file that stands in `folder`. `overrides` are `--set` values: dotted path, and the value as TOML or as bare text.
+pub fn parse(
+    file: Arc<SourceFile>,
+    folder: PathBuf,
+    overrides: &[(String, String)],
+    vocabulary: Vocabulary<'_>,
+) -> Result<Pipeline, Diagnostics> {
+    let mut document = Document::new(file.clone());
+    let mut bad_paths = Diagnostics::new();
+    for (path, value) in overrides {
+        let parts: Vec<String> = path.split('.').map(|part| part.trim().to_owned()).collect();
+        if parts.iter().any(String::is_empty) {
+            bad_paths
+                .push(Diagnostic::error("bad-override", format!("\"{path}\" is not a dotted path of keys, such as \"sink.lake.mode\"")));
+        } else {
+            document.overrides.push((parts, toml_value(value)));
+        }
+    }
+    let document = Arc::new(document);
+    let (root, syntax) = document.root();
+    let mut walk = Walk::new(&document);
+    let pipeline = read(&mut walk, &root, folder, vocabulary);
+    let mut found = walk.found;
+    for diagnostic in &mut found {
+        name_override(diagnostic, &document, &root);
+    }
+    let mut found = after_syntax(found, syntax_errors(&file, &syntax));
+    found.extend(bad_paths);
+    if found.iter().any(|found| found.severity == Severity::Error) {
+        // With a step missing or misread, who reads whom is not known.
+        found.retain(|found| found.code != "unread-step");
+        sort(&mut found);
+        return Err(found);
+    }
+    sort(&mut found);
+    let mut pipeline = pipeline.expect("a pipeline without an error is whole");
+    pipeline.warnings = found;
+    Ok(pipeline)
+}
+
+/// Puts diagnostics into source order.
+pub(crate) fn sort(found: &mut [Diagnostic]) {
+    found.sort_by_key(|found| found.labels.first().map(|label| (label.span.start, label.span.end)));
+}
+
+/// An override's value as TOML: as it is when it is TOML, else as a string.
+fn toml_value(text: &str) -> String {
+    match DeValue::parse(text) {
+        Ok(_) => text.to_owned(),
+        Err(_) => toml::Value::String(text.to_owned()).to_string(),
+    }
+}
+
+/// What is wrong with the TOML itself, once per place.
+pub(crate) fn syntax_errors(file: &Arc<SourceFile>, errors: &[toml::de::Error]) -> Diagnostics {
+    let mut lines = HashSet::new();
+    let mut found = Diagnostics::new();
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        let end = span.end.min(file.text.len());
+        let span = span.start.min(end)..end;
+        if lines.insert(file.line_column(span.start).0) {
+            found.push(Diagnostic::error("toml-syntax", toml_words(error.message())).at(file, span, ""));
+        }
+    }
+    found
+}
+
+fn toml_words(message: &str) -> String {
+    message.replace("`\"`", "a double quote").replace("`'`", "a single quote").replace('`', "\"").replace('\n', "; ")
+}
+
+/// Adds syntax errors and leaves out what may only follow from them: what is said of the same line, or of something that is not there.
+pub(crate) fn after_syntax(mut found: Diagnostics, syntax: Diagnostics) -> Diagnostics {
+    if syntax.is_empty() {
+        return found;
+    }
+    let line = |found: &Diagnostic| Some((found.file.as_ref()?.line_column(found.labels.first()?.span.start)).0);
+    let lines: HashSet<_> = syntax.iter().filter_map(line).collect();
+    let absent =
+        ["missing-key", "missing-kind", "weir-version", "no-source", "no-sink", "unknown-step", "unknown-connection", "unread-step"];
+    found.retain(|found| !absent.contains(&found.code) && !line(found).is_some_and(|line| lines.contains(&line)));
+    found.extend(syntax);
+    found
+}
+
+/// Says where a wrong value came from, when that is the command line.
+fn name_override(found: &mut Diagnostic, document: &Document, root: &DeTable<'_>) {
+    let Some(span) = found.labels.first().map(|label| label.span.clone()) else { return };
+    for (path, value) in &document.overrides {
+        let mut place: Option<&toml::Spanned<DeValue<'_>>> = None;
+        for part in path {
+            place = match place.map(toml::Spanned::get_ref) {
+                None => root.get(part.as_str()),
+                Some(DeValue::Table(table)) => table.get(part.as_str()),
+                Some(DeValue::Array(items)) => part.parse::<usize>().ok().and_then(|at| items.get(at)),
+                Some(_) => None,
+            };
+            if place.is_none() {
+                break;
+            }
+        }
+        if place.is_some_and(|place| place.span() == span) && (span != (0..0) || mentions(found, path)) {
+            found.help.push(format!("--set gave \"{}\" the value {value}", path.join(".")));
+        }
+    }
+}
+
+/// What was added has no place of its own, so the message must tell which one it is.
+fn mentions(found: &Diagnostic, path: &[String]) -> bool {
+    path.last().is_some_and(|last| found.message.contains(&format!("\"{last}\"")))
+}
+
+fn read(walk: &mut Walk<'_>, root: &DeTable<'_>, folder: PathBuf, vocabulary: Vocabulary<'_>) -> Option<Pipeline> {
+    let start: Span = 0..0;
+    let table = Table { entries: root, what: "a pipeline", span: &start };
+    walk.unknown_keys(table, &KEYS);
+    version(walk, table);
+    let name = walk.required(table, "name", "write name = \"…\" at the top of the file");
+    if let Some(name) = &name
+        && !is_name(&name.value, false)
+    {
+        walk.error("bad-name", format!("\"{}\" cannot be the name of a pipeline", name.value), name.span.clone(), "")
+            .help
+            .push("a name has letters, digits, \"_\" and \"-\"".into());
+    }
+    let description = walk.text(table, "description");
+    let owner = walk.text(table, "owner");
+    let tags = walk.strings(table, "tags").unwrap_or_default().into_iter().map(|tag| tag.value).collect();
+    let schedule = root.get("schedule").and_then(|value| {
+        let span = value.span();
+        let entries = walk.as_table("schedule", value)?;
+        schedule::schedule(walk, Table { entries, what: "[schedule]", span: &span }, name.as_ref().map(|name| name.value.as_str()))
+    });
+    let mut steps = steps::steps(walk, root, vocabulary);
+    let order = graph::order(walk, &steps.declared);
+    graph::sort(&mut steps.transforms, &order);
+    let (expectations, reads) = expect::expectations(walk, root, &steps.declared);
+    let tests = expect::tests(walk, root, &steps.declared);
+    graph::unread(walk, &steps.declared, &reads);
+    let top: Span = name.as_ref().map_or(0..0, |name: &Spanned<String>| name.span.clone());
+    for (role, code, help) in [
+        (steps::Role::Source, "no-source", "add a table such as [source.orders.file]"),
+        (steps::Role::Sink, "no-sink", "add a table such as [sink.lake.lake], with from = \"a step\" in [sink.lake]"),
+    ] {
+        // A value of a wrong type is told already.
+        if root.get(role.key()).is_none_or(|value| value.get_ref().is_table()) && !steps.declared.iter().any(|step| step.role == role) {
+            walk.error(code, format!("the pipeline has no {}", role.key()), top.clone(), "").help.push(help.into());
+        }
+    }
+    Some(Pipeline {
+        file: walk.file().clone(),
+        folder,
+        name: name?,
+        description,
+        owner,
+        tags,
+        schedule,
+        sources: steps.sources,
+        transforms: steps.transforms,
+        sinks: steps.sinks,
+        expectations,
+        tests,
+        warnings: vec![],
+    })
+}
+
+fn version(walk: &mut Walk<'_>, table: Table<'_, '_>) {
+    match table.entries.get("weir") {
+        None => {
+            walk.error("weir-version", "the file does not say which format it is in", table.span.clone(), "")
+                .help
+                .push("write weir = 1 at its top".into());
+        }
+        Some(value) => match value.get_ref() {
+            DeValue::Integer(number) if integer(number) == Some(1) => {}
+            DeValue::Integer(number) => {
+                let message = format!("format {number} is not known to this Weir, which reads format 1");
+                walk.error("weir-version", message, value.span(), "");
+            }
+            other => {
+                let message = format!("expected the integer 1 for \"weir\", found {}", type_name(other));
+                walk.error("wrong-type", message, value.span(), "");
+            }
+        },
+    }
+}
+
+/// The keys of each table, for the test that holds the JSON Schema against them.
+#[cfg(test)]
+pub(crate) struct KnownKeys {
+    pub(crate) pipeline: &'static [&'static str],
+    pub(crate) schedule: &'static [&'static str],
+    pub(crate) source: &'static [&'static str],
+    pub(crate) transform: &'static [&'static str],
+    pub(crate) operators: &'static [&'static str],
+    pub(crate) sink: &'static [&'static str],
+    pub(crate) expect: &'static [&'static str],
+    pub(crate) checks: &'static [&'static str],
+    pub(crate) test: &'static [&'static str],
+}
+
+#[cfg(test)]
+pub(crate) fn known_keys() -> KnownKeys {
+    KnownKeys {
+        pipeline: &KEYS,
+        schedule: &schedule::KEYS,
+        source: &steps::SOURCE_KEYS,
+        transform: &steps::TRANSFORM_KEYS,
+        operators: &operators::OPERATORS,
+        sink: &steps::SINK_KEYS,
+        expect: &expect::EXPECT_KEYS,
+        checks: &expect::CHECKS,
+        test: &expect::TEST_KEYS,
+    }
+}
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

@@ -1,0 +1,356 @@
+//! The tables `[source.NAME]`, `[transform.NAME]` and `[sink.NAME]`.
+
+use std::sync::Arc;
+
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    Vocabulary, operators,
+    walk::{Table, Value, Walk, in_order, integer, is_name, suggest, type_name},
+};
+use crate::{
+    diagnostic::{Diagnostic, Span, Spanned},
+    pipeline::{Incremental, Mode, OnInvalid, OnSchemaChange, Rules, ShareMax, Sink, Source, Transform},
+    settings::{Document, Settings},
+    units,
+};
+
+pub(crate) const SOURCE_KEYS: [&str; 5] = ["description", "contract", "on_invalid", "max_invalid", "incremental"];
+pub(crate) const TRANSFORM_KEYS: [&str; 5] = ["description", "from", "contract", "on_invalid", "max_invalid"];
+pub(crate) const SINK_KEYS: [&str; 6] = ["description", "from", "mode", "key", "on_schema_change", "allow_lossy"];
+pub(crate) const MODES: [(&str, Mode); 5] = [
+    ("append", Mode::Append),
+    ("replace", Mode::Replace),
+    ("merge", Mode::Merge),
+    ("delete_insert", Mode::DeleteInsert),
+    ("snapshot", Mode::Snapshot),
+];
+const INCREMENTAL_KEYS: [&str; 4] = ["files", "cursor", "lag", "start"];
+
+/// Which of the three a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Source,
+    Transform,
+    Sink,
+}
+
+impl Role {
+    /// The key that its steps stand under.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            Role::Source => "source",
+            Role::Transform => "transform",
+            Role::Sink => "sink",
+        }
+    }
+}
+
+/// A step as it was declared, right or wrong, with what is known of what it reads.
+pub(crate) struct Declared {
+    pub(crate) role: Role,
+    pub(crate) name: Spanned<String>,
+    pub(crate) reads: Vec<Read>,
+}
+
+/// One mention of a step by another.
+#[derive(Clone)]
+pub(crate) struct Read {
+    pub(crate) name: Spanned<String>,
+    /// Lower case only because SQL was written without quotes.
+    pub(crate) folded: bool,
+}
+
+impl Read {
+    fn plain(name: &Spanned<String>) -> Self {
+        Self { name: name.clone(), folded: false }
+    }
+}
+
+/// What was read of all steps.
+#[derive(Default)]
+pub(crate) struct Steps {
+    pub(crate) declared: Vec<Declared>,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) transforms: Vec<Transform>,
+    pub(crate) sinks: Vec<Sink>,
+}
+
+/// Reads all step tables of a file.
+pub(crate) fn steps(walk: &mut Walk<'_>, root: &DeTable<'_>, vocabulary: Vocabulary<'_>) -> Steps {
+    let mut steps = Steps::default();
+    for role in [Role::Source, Role::Transform, Role::Sink] {
+        let Some(value) = root.get(role.key()) else { continue };
+        if value.get_ref().is_array() {
+            let message = format!("expected a table for \"{}\", found an array", role.key());
+            walk.error("wrong-type", message, value.span(), "").help.push(format!(
+                "name each: [{}.NAME] in place of [[{}]]",
+                role.key(),
+                role.key()
+            ));
+            continue;
+        }
+        let Some(table) = walk.as_table(role.key(), value) else { continue };
+        for (name, value) in in_order(table) {
+            step(walk, role, name, value, vocabulary, &mut steps);
+        }
+    }
+    steps
+}
+
+fn step(walk: &mut Walk<'_>, role: Role, name: Spanned<String>, value: &Value<'_>, vocabulary: Vocabulary<'_>, steps: &mut Steps) {
+    if !is_name(&name.value, true) {
+        let message = format!("\"{}\" cannot be the name of a step", name.value);
+        let found = walk.error("bad-name", message, name.span.clone(), "");
+        found.help.push("a name has letters, digits, \"_\" and \"-\", and starts with a letter or \"_\": SQL reads steps as tables".into());
+    }
+    if let Some(first) = steps.declared.iter().find(|first| first.name.value == name.value) {
+        let file = walk.file().clone();
+        let message = format!("the name \"{}\" is taken: a {} has it", name.value, first.role.key());
+        let found = Diagnostic::error("duplicate-name", message)
+            .at(&file, name.span.clone(), "second")
+            .at(&file, first.name.span.clone(), "first")
+            .help("sources, transforms and sinks share one set of names");
+        walk.found.push(found);
+    }
+    let what = format!("{} \"{}\"", role.key(), name.value);
+    let mut declared = Declared { role, name: name.clone(), reads: vec![] };
+    if let DeValue::Table(entries) = value.get_ref() {
+        let table = Table { entries, what: &what, span: &name.span };
+        let description = walk.text(table, "description");
+        match role {
+            Role::Source => {
+                let rules = rules(walk, table);
+                let incremental = table.entries.get("incremental").and_then(|value| incremental(walk, value));
+                let settings = kind(walk, role, table, &name, &SOURCE_KEYS, vocabulary);
+                steps.sources.extend(settings.map(|settings| Source { name, description, rules, incremental, settings }));
+            }
+            Role::Transform => {
+                let rules = rules(walk, table);
+                let (read, operator) = operators::operator(walk, table);
+                let inputs = read.iter().fold(Vec::new(), |mut inputs: Vec<Spanned<String>>, read| {
+                    if !inputs.iter().any(|input| input.value == read.name.value) {
+                        inputs.push(read.name.clone());
+                    }
+                    inputs
+                });
+                declared.reads = read;
+                steps.transforms.extend(operator.map(|operator| Transform { name, description, inputs, rules, operator }));
+            }
+            Role::Sink => {
+                let from = walk.required(table, "from", "write from = \"a step\", the one whose rows it takes");
+                declared.reads.extend(from.as_ref().map(Read::plain));
+                let sink = sink(walk, table, description, from, &name);
+                let settings = kind(walk, role, table, &name, &SINK_KEYS, vocabulary);
+                if let (Some(sink), Some(settings)) = (sink, settings) {
+                    steps.sinks.push(sink(settings));
+                }
+            }
+        }
+    } else {
+        let message = format!("expected a table for {what}, found {}", type_name(value.get_ref()));
+        walk.error("wrong-type", message, value.span(), "");
+    }
+    steps.declared.push(declared);
+}
+
+/// Contract and what becomes of rows that break it.
+fn rules(walk: &mut Walk<'_>, table: Table<'_, '_>) -> Rules {
+    let contract = match table.entries.contains_key("contract") {
+        true => walk.required(table, "contract", ""),
+        false => None,
+    };
+    let words = [("fail", OnInvalid::Fail), ("drop", OnInvalid::Drop), ("quarantine", OnInvalid::Quarantine)];
+    let on_invalid = walk.word(table, "on_invalid", &words);
+    let max_invalid = table.entries.get("max_invalid").and_then(|value| {
+        let share = match value.get_ref() {
+            DeValue::Integer(number) => {
+                let rows = integer(number).and_then(|rows| u64::try_from(rows).ok());
+                rows.map(ShareMax::Rows).ok_or_else(|| "\"max_invalid\" must be 0 or more".to_owned())
+            }
+            DeValue::String(text) => units::share_max(text),
+            other => Err(format!("expected a number of rows or a share such as \"1%\" for \"max_invalid\", found {}", type_name(other))),
+        };
+        share.map_err(|message| walk.error("bad-share", message, value.span(), "").code).ok()
+    });
+    if max_invalid.is_some()
+        && on_invalid.as_ref().is_some_and(|word| word.value == OnInvalid::Fail)
+        && let Some((key, _)) = table.entries.get_key_value("max_invalid")
+    {
+        walk.warning("no-effect", "\"max_invalid\" changes nothing where the first invalid row fails the run", key.span(), "");
+    }
+    Rules { contract, on_invalid: on_invalid.map_or(OnInvalid::Quarantine, |word| word.value), max_invalid }
+}
+
+fn incremental(walk: &mut Walk<'_>, value: &Value<'_>) -> Option<Spanned<Incremental>> {
+    let entries = walk.as_table("incremental", value)?;
+    let span = value.span();
+    let table = Table { entries, what: "\"incremental\"", span: &span };
+    walk.unknown_keys(table, &INCREMENTAL_KEYS);
+    let files = walk.word(table, "files", &[("new", ())]);
+    let cursor = match entries.contains_key("cursor") {
+        true => walk.required(table, "cursor", ""),
+        false => None,
+    };
+    let lag = walk.duration(table, "lag");
+    let start = entries.get("start").and_then(|value| match value.get_ref() {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(number.to_string()),
+        DeValue::Float(number) => Some(number.to_string()),
+        DeValue::Datetime(datetime) => Some(datetime.to_string()),
+        _ => {
+            walk.wrong_type("start", value, "a string, a number or a datetime");
+            None
+        }
+    });
+    match (entries.contains_key("files"), entries.contains_key("cursor")) {
+        (true, true) => {
+            walk.wrong_value("\"incremental\" has either \"files\" or \"cursor\", not both", span.clone());
+            return None;
+        }
+        (false, false) => {
+            walk.error("missing-key", "\"incremental\" needs the key \"files\" or the key \"cursor\"", span.clone(), "")
+                .help
+                .push("write { files = \"new\" } or { cursor = \"a column\" }".into());
+            return None;
+        }
+        (true, false) => {
+            for key in ["lag", "start"] {
+                if let Some((key, _)) = entries.get_key_value(key) {
+                    walk.wrong_value(format!("\"{}\" belongs to \"cursor\", not to \"files\"", key.get_ref()), key.span());
+                }
+            }
+        }
+        (false, true) => {}
+    }
+    let read = match (files, cursor) {
+        (Some(_), _) => Incremental::Files,
+        (None, cursor) => Incremental::Cursor { column: cursor?.value, lag: lag.map(|lag| lag.value).unwrap_or_default(), start },
+    };
+    Some(Spanned::new(read, span))
+}
+
+/// Reads a sink's own keys; what is missing still is its settings.
+fn sink(
+    walk: &mut Walk<'_>,
+    table: Table<'_, '_>,
+    description: Option<String>,
+    from: Option<Spanned<String>>,
+    name: &Spanned<String>,
+) -> Option<impl FnOnce(Settings) -> Sink + use<>> {
+    let written = table.entries.contains_key("mode");
+    let mode = walk.word(table, "mode", &MODES);
+    let key = match mode.as_ref().map(|mode| (mode.value, mode.span.clone())) {
+        Some((mode @ (Mode::Merge | Mode::DeleteInsert | Mode::Snapshot), span)) => {
+            if table.entries.contains_key("key") {
+                walk.some_columns(table, "key", "")
+            } else {
+                let message = format!("{} needs the key \"key\": mode \"{}\" must know which rows are the same", table.what, mode.as_str());
+                let found = walk.error("missing-key", message, span, "");
+                found.help.push("write key = [\"id\"], the columns that identify a row".into());
+                None
+            }
+        }
+        other => {
+            let columns = walk.columns(table, "key").unwrap_or_default();
+            let mode = match other {
+                Some((mode, _)) => Some(mode),
+                None if !written => Some(Mode::Append),
+                // Nobody knows whether an unknown mode has a key.
+                None => None,
+            };
+            if let (Some(mode), false, Some((key, _))) = (mode, columns.is_empty(), table.entries.get_key_value("key")) {
+                let message = format!("\"key\" changes nothing in mode \"{}\"", mode.as_str());
+                walk.warning("no-effect", message, key.span(), "").help.push("modes with a key are: merge, delete_insert, snapshot".into());
+            }
+            Some(columns)
+        }
+    };
+    let mode = mode.unwrap_or(Spanned::new(Mode::Append, name.span.clone()));
+    let words = [("fail", OnSchemaChange::Fail), ("add_columns", OnSchemaChange::AddColumns), ("ignore", OnSchemaChange::Ignore)];
+    let on_schema_change = walk.word(table, "on_schema_change", &words).map_or(OnSchemaChange::Fail, |word| word.value);
+    let allow_lossy = walk.columns(table, "allow_lossy").unwrap_or_default();
+    let (name, from, key) = (name.clone(), from?, key?);
+    Some(move |settings| Sink { name, description, from, mode, key, on_schema_change, allow_lossy, settings })
+}
+
+/// Finds the one table of a source or sink that is its kind's.
+fn kind(
+    walk: &mut Walk<'_>,
+    role: Role,
+    table: Table<'_, '_>,
+    name: &Spanned<String>,
+    own: &[&str],
+    vocabulary: Vocabulary<'_>,
+) -> Option<Settings> {
+    let (kinds, others) = match role {
+        Role::Sink => (vocabulary.sinks, vocabulary.sources),
+        _ => (vocabulary.sources, vocabulary.sinks),
+    };
+    let mut chosen: Vec<(Spanned<String>, Span, &DeTable<'_>)> = Vec::new();
+    let mut doubtful = false;
+    for (key, value) in in_order(table.entries) {
+        if own.contains(&key.value.as_str()) {
+            continue;
+        }
+        match value.get_ref() {
+            DeValue::Table(inner) if kinds.contains(&key.value.as_str()) => chosen.push((key, value.span(), inner)),
+            DeValue::Table(_) => {
+                doubtful = true;
+                let message = format!("no kind \"{}\" of {}", key.value, role.key());
+                let found = walk.error("unknown-kind", message, key.span.clone(), "not a kind");
+                if others.contains(&key.value.as_str()) {
+                    let other = if role == Role::Sink { "sources" } else { "sinks" };
+                    found.help.push(format!("\"{}\" is a kind of {other} only", key.value));
+                } else {
+                    let near: Vec<&str> = kinds.iter().chain(own).copied().collect();
+                    suggest(found, &key.value, &near);
+                }
+                found.help.push(format!("kinds of {} are: {}", role.key(), kinds.join(", ")));
+            }
+            _ if kinds.contains(&key.value.as_str()) => {
+                doubtful = true;
+                walk.wrong_type(&key.value, value, "a table");
+            }
+            _ => walk.unknown_key(table.what, &key, own),
+        }
+    }
+    if let [(first, ..), (second, ..), ..] = chosen.as_slice() {
+        let message = format!("{} is of two kinds, \"{}\" and \"{}\"", table.what, first.value, second.value);
+        let file = walk.file().clone();
+        let found = Diagnostic::error("two-kinds", message)
+            .at(&file, second.span.clone(), "second")
+            .at(&file, first.span.clone(), "first")
+            .help(format!("make it two {}s", role.key()));
+        walk.found.push(found);
+    }
+    let Some((kind, span, inner)) = chosen.into_iter().next() else {
+        if !doubtful {
+            let message = format!("{} does not say its kind", table.what);
+            let found = walk.error("missing-kind", message, name.span.clone(), "");
+            let example = kinds.first().copied().unwrap_or("KIND");
+            found.help.push(format!("add a table such as [{}.{}.{example}]", role.key(), name.value));
+            found.help.push(format!("kinds of {} are: {}", role.key(), kinds.join(", ")));
+        }
+        return None;
+    };
+    if let Some(value) = inner.get("connection") {
+        connection(walk, value, &kind.value, vocabulary.connections);
+    }
+    let document: &Arc<Document> = walk.document;
+    Some(Settings::new(document, vec![role.key().into(), name.value.clone(), kind.value.clone()], kind, span))
+}
+
+fn connection(walk: &mut Walk<'_>, value: &Value<'_>, kind: &str, known: &[&str]) {
+    // What is no string is for the kind to judge.
+    let DeValue::String(name) = value.get_ref() else { return };
+    if known.contains(&name.as_ref()) {
+        return;
+    }
+    let found = walk.error("unknown-connection", format!("no connection \"{name}\""), value.span(), "not in weir.toml");
+    suggest(found, name, known);
+    found.help.push(match known {
+        [] => format!("weir.toml has no connections: add [connection.{name}.{kind}]"),
+        _ => format!("connections are: {}", known.join(", ")),
+    });
+}

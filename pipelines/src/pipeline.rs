@@ -1,0 +1,275 @@
+//! A pipeline that is valid by construction: what [`crate::parse()`] returns and nothing downstream checks again.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use indexmap::IndexMap;
+
+use crate::{
+    cron::Schedule,
+    diagnostic::{SourceFile, Span, Spanned},
+    settings::Settings,
+    sql::SqlText,
+};
+
+/// One pipeline file: a directed acyclic graph of steps with unique names.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// The file it was read from.
+    pub file: Arc<SourceFile>,
+    /// The folder that relative paths start from.
+    pub folder: PathBuf,
+    /// Its name: letters, digits, `_` and `-`.
+    pub name: Spanned<String>,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Whom to ask.
+    pub owner: Option<String>,
+    /// Free words to find it by.
+    pub tags: Vec<String>,
+    /// When it runs by itself.
+    pub schedule: Option<Schedule>,
+    /// Where rows come from, as written.
+    pub sources: Vec<Source>,
+    /// What changes them, each after the steps it reads.
+    pub transforms: Vec<Transform>,
+    /// Where they go, as written.
+    pub sinks: Vec<Sink>,
+    /// Checks made on whole steps before publishing.
+    pub expectations: Vec<Expectation>,
+    /// The `[[test]]` tables, kept as written; `weir test` reads them.
+    pub tests: Vec<Settings>,
+    /// What is worth a word though it is no error.
+    pub warnings: Vec<crate::Diagnostic>,
+}
+
+/// What every row of a step must satisfy, and what becomes of one that does not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rules {
+    /// The contract's path, relative to the pipeline's folder.
+    pub contract: Option<Spanned<String>>,
+    /// What becomes of an invalid row. Default quarantine.
+    pub on_invalid: OnInvalid,
+    /// More invalid rows than this fail the run before publishing. Default: no bound, but a source none of whose rows is valid fails.
+    pub max_invalid: Option<ShareMax>,
+}
+
+/// What becomes of an invalid row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnInvalid {
+    /// The run fails at the first one.
+    Fail,
+    /// It is counted and left out.
+    Drop,
+    /// It is set aside with reason and source coordinates.
+    Quarantine,
+}
+
+/// An upper bound given as a number of rows or as a share of the rows read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ShareMax {
+    /// At most so many rows.
+    Rows(u64),
+    /// At most this share, 0 to 1.
+    Share(f64),
+}
+
+/// Where rows come from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Unique in the pipeline.
+    pub name: Spanned<String>,
+    /// What it is.
+    pub description: Option<String>,
+    /// Contract and what becomes of rows that break it.
+    pub rules: Rules,
+    /// Only what is new since the last published run.
+    pub incremental: Option<Spanned<Incremental>>,
+    /// The kind and its own table.
+    pub settings: Settings,
+}
+
+/// How a source knows what is new.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Incremental {
+    /// Each file once, known by path, size and modification time or entity tag.
+    Files,
+    /// Rows whose cursor column lies beyond the last published position.
+    Cursor {
+        /// The column.
+        column: String,
+        /// How far behind the last position to start again.
+        lag: Duration,
+        /// Where to start when there is no position yet, as written.
+        start: Option<String>,
+    },
+}
+
+/// What changes rows.
+#[derive(Debug, Clone)]
+pub struct Transform {
+    /// Unique in the pipeline.
+    pub name: Spanned<String>,
+    /// What it is.
+    pub description: Option<String>,
+    /// The steps it reads: `from`, or the tables its SQL names. Each exists and is a source or a transform.
+    pub inputs: Vec<Spanned<String>>,
+    /// Contract and what becomes of rows that break it.
+    pub rules: Rules,
+    /// What it does.
+    pub operator: Operator,
+}
+
+/// What a transform does. All but `Sql` have exactly one input.
+#[derive(Debug, Clone)]
+pub enum Operator {
+    /// A query over earlier steps.
+    Sql(SqlText),
+    /// Keeps the rows for which the predicate is true; the others are counted as filtered.
+    Filter(SqlText),
+    /// Keeps one row per key.
+    Deduplicate {
+        /// The columns of the key, at least one.
+        key: Vec<Spanned<String>>,
+        /// Which one is kept.
+        keep: Keep,
+        /// The order that first and last are meant in. Ties are broken by the other columns, so the outcome does not depend on arrival.
+        order_by: Vec<SortKey>,
+    },
+    /// Changes types; a value that does not fit makes its row invalid. Column to SQL type.
+    Cast(IndexMap<String, Spanned<String>>),
+    /// Old name to new name; the other columns stay.
+    Rename(IndexMap<String, Spanned<String>>),
+    /// Keeps these columns, in this order.
+    Select(Vec<Spanned<String>>),
+    /// Nested records to columns; with `array`, one row per element with the parent's key beside it.
+    Flatten {
+        /// Stands between the names of nesting levels. Default `_`.
+        separator: String,
+        /// The array whose elements become rows.
+        array: Option<FlattenArray>,
+    },
+}
+
+/// Which array becomes child rows.
+#[derive(Debug, Clone)]
+pub struct FlattenArray {
+    /// The list column, with `.` between levels.
+    pub column: Spanned<String>,
+    /// The parent's columns that each child row carries. At least one.
+    pub key: Vec<Spanned<String>>,
+    /// A column that holds the element's position from 0, where one is asked for.
+    pub position: Option<Spanned<String>>,
+}
+
+/// Which row of a key is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// The first in `order_by`.
+    First,
+    /// The last in `order_by`.
+    Last,
+    /// Any one; `order_by` is empty. Still the same one whatever the arrival order.
+    Any,
+}
+
+/// One column of an order, written `column`, `column asc` or `column desc`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SortKey {
+    /// The column.
+    pub column: Spanned<String>,
+    /// Largest first.
+    pub descending: bool,
+}
+
+/// Where rows go.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    /// Unique in the pipeline.
+    pub name: Spanned<String>,
+    /// What it is.
+    pub description: Option<String>,
+    /// The step whose rows it takes.
+    pub from: Spanned<String>,
+    /// How rows meet what is there. Default append.
+    pub mode: Spanned<Mode>,
+    /// The columns that identify a row; not empty for merge, delete_insert and snapshot.
+    pub key: Vec<Spanned<String>>,
+    /// What happens when rows have other columns than the destination. Default fail.
+    pub on_schema_change: OnSchemaChange,
+    /// Columns whose lossy mapping is accepted.
+    pub allow_lossy: Vec<Spanned<String>>,
+    /// The kind and its own table.
+    pub settings: Settings,
+}
+
+/// How rows meet what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Rows are added.
+    Append,
+    /// Rows take the place of all that was there.
+    Replace,
+    /// A row takes the place of the one with its key, or is added.
+    Merge,
+    /// All rows with a key that occurs are deleted, then the rows are added; a key may occur several times.
+    DeleteInsert,
+    /// Slowly changing dimension, type 2: versions with `valid_from`, `valid_to`, `is_current`.
+    Snapshot,
+}
+
+impl Mode {
+    /// The word a person writes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Append => "append",
+            Mode::Replace => "replace",
+            Mode::Merge => "merge",
+            Mode::DeleteInsert => "delete_insert",
+            Mode::Snapshot => "snapshot",
+        }
+    }
+}
+
+/// What happens when rows have other columns than the destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnSchemaChange {
+    /// The run fails before anything is written.
+    Fail,
+    /// New columns are added to the destination; columns that rows lack become null.
+    AddColumns,
+    /// New columns are left out; columns that rows lack become null.
+    Ignore,
+}
+
+/// A check over a step's whole output, made before publishing.
+#[derive(Debug, Clone)]
+pub struct Expectation {
+    /// The step. It exists and is a source or a transform.
+    pub on: Spanned<String>,
+    /// What is expected, in words.
+    pub name: String,
+    /// What must hold.
+    pub expected: Expected,
+    /// True: failure stops publishing. False (`severity = "warn"`): it is recorded.
+    pub stops: bool,
+    /// Where it was written.
+    pub span: Span,
+}
+
+/// What must hold of a step's whole output.
+#[derive(Debug, Clone)]
+pub enum Expected {
+    /// The query over the step returns no row.
+    NoRows(SqlText),
+    /// The number of rows lies between these, both included.
+    RowCount {
+        /// At least.
+        min: u64,
+        /// At most.
+        max: Option<u64>,
+    },
+    /// No two rows agree in all of these columns.
+    Unique(Vec<Spanned<String>>),
+    /// None of these columns holds a null.
+    NotNull(Vec<Spanned<String>>),
+}

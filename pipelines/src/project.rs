@@ -1,0 +1,312 @@
+//! `weir.toml`: what a project's pipelines share, with the chosen profile laid over it.
+//! What a connection's kind, a server or an alert may hold is left to those who read it; `{ env = … }` and its kin stay as written.
+
+use std::{path::PathBuf, sync::Arc};
+
+use indexmap::IndexMap;
+use toml::de::{DeTable, DeValue};
+
+use crate::{
+    diagnostic::{Diagnostic, Diagnostics, SourceFile, Spanned},
+    parse::{
+        after_syntax, sort, syntax_errors,
+        walk::{Table, Walk, in_order, integer, is_name, suggest},
+    },
+    settings::{Document, Settings},
+    units,
+};
+
+/// A project: the folder that holds `weir.toml`, pipelines, contracts and `.weir/`.
+#[derive(Debug, Clone)]
+pub struct Project {
+    /// `weir.toml` as it was read; none where a pipeline file stands alone.
+    pub file: Option<Arc<SourceFile>>,
+    /// The project's folder.
+    pub root: PathBuf,
+    /// Connections by name.
+    pub connections: IndexMap<String, Connection>,
+    /// The lake's folder or URL as written, relative to `root`. Default `.weir/lake`.
+    pub lake_path: String,
+    /// What runs may hold in memory. None: half of the machine or of the cgroup.
+    pub memory_limit_bytes: Option<u64>,
+    /// Profiles that `weir.toml` offers.
+    pub profiles: Vec<String>,
+}
+
+/// A `[connection.NAME.KIND]` table.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The kind and its own table.
+    pub settings: Settings,
+}
+
+const KEYS: [&str; 5] = ["connection", "lake", "memory", "server", "alert"];
+
+impl Project {
+    /// A project without `weir.toml`.
+    pub fn bare(root: PathBuf) -> Self {
+        Self {
+            file: None,
+            root,
+            connections: IndexMap::new(),
+            lake_path: ".weir/lake".into(),
+            memory_limit_bytes: None,
+            profiles: Vec::new(),
+        }
+    }
+
+    /// Reads `weir.toml`. `profile` names the `[profile.NAME]` table laid over it. Profiles that are not chosen are checked too.
+    pub fn parse(file: Arc<SourceFile>, root: PathBuf, profile: Option<&str>) -> Result<Self, Diagnostics> {
+        let mut document = Document::new(file.clone());
+        document.profile = profile.map(str::to_owned);
+        let document = Arc::new(document);
+        // What is wrong is said of the text as written, each part once; what holds is read with the profile laid over it.
+        let plain = Arc::new(Document::new(file.clone()));
+        let (written, syntax) = plain.root();
+        let mut walk = Walk::new(&plain);
+        let profiles = check(&mut walk, &written);
+        if let Some(profile) = profile
+            && !profiles.iter().any(|known| known == profile)
+        {
+            let known: Vec<&str> = profiles.iter().map(String::as_str).collect();
+            let mut found = Diagnostic::error("unknown-profile", format!("no profile \"{profile}\" in {}", file.path));
+            suggest(&mut found, profile, &known);
+            found.help.push(match known.as_slice() {
+                [] => format!("add a table such as [profile.{profile}.lake]"),
+                known => format!("profiles are: {}", known.join(", ")),
+            });
+            walk.found.push(found);
+        }
+        let (merged, _) = document.root();
+        let mut project = Self { file: Some(file.clone()), profiles, ..Self::bare(root) };
+        if let Some(path) = value(&merged, "lake", "path").and_then(DeValue::as_str) {
+            project.lake_path = path.to_owned();
+        }
+        project.memory_limit_bytes = value(&merged, "memory", "limit").and_then(|limit| size(limit).ok());
+        if let Some(DeValue::Table(connections)) = merged.get("connection").map(toml::Spanned::get_ref) {
+            for (name, value) in in_order(connections) {
+                let DeValue::Table(kinds) = value.get_ref() else { continue };
+                for (kind, value) in in_order(kinds) {
+                    let path = vec!["connection".into(), name.value.clone(), kind.value.clone()];
+                    let settings = Settings::new(&document, path, kind, value.span());
+                    project.connections.insert(name.value.clone(), Connection { settings });
+                }
+            }
+        }
+        let mut found = after_syntax(walk.found, syntax_errors(&file, &syntax));
+        sort(&mut found);
+        if found.is_empty() { Ok(project) } else { Err(found) }
+    }
+}
+
+fn value<'t, 'i>(root: &'t DeTable<'i>, table: &str, key: &str) -> Option<&'t DeValue<'i>> {
+    root.get(table)?.get_ref().as_table()?.get(key).map(toml::Spanned::get_ref)
+}
+
+fn size(value: &DeValue<'_>) -> Result<u64, String> {
+    let bytes = match value {
+        DeValue::String(text) => units::size_bytes(text)?,
+        DeValue::Integer(number) => integer(number).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
+        other => return Err(format!("expected a size such as \"2GB\" for \"limit\", found {}", crate::parse::walk::type_name(other))),
+    };
+    if bytes == 0 { Err("\"limit\" must be more than nothing".into()) } else { Ok(bytes) }
+}
+
+/// Checks the whole file and returns the names of its profiles.
+fn check(walk: &mut Walk<'_>, root: &DeTable<'_>) -> Vec<String> {
+    let start = 0..0;
+    let known: Vec<&str> = KEYS.into_iter().chain(["profile"]).collect();
+    walk.unknown_keys(Table { entries: root, what: "weir.toml", span: &start }, &known);
+    check_shared(walk, root);
+    let Some(value) = root.get("profile") else { return vec![] };
+    let Some(profiles) = walk.as_table("profile", value) else { return vec![] };
+    let mut names = Vec::new();
+    for (name, value) in in_order(profiles) {
+        check_name(walk, &name, "a profile");
+        if let Some(profile) = walk.as_table(&name.value, value) {
+            let what = format!("profile \"{}\"", name.value);
+            walk.unknown_keys(Table { entries: profile, what: &what, span: &name.span }, &KEYS);
+            check_shared(walk, profile);
+        }
+        names.push(name.value);
+    }
+    names
+}
+
+fn check_name(walk: &mut Walk<'_>, name: &Spanned<String>, what: &str) {
+    if !is_name(&name.value, false) {
+        let message = format!("\"{}\" cannot be the name of {what}", name.value);
+        walk.error("bad-name", message, name.span.clone(), "").help.push("a name has letters, digits, \"_\" and \"-\"".into());
+    }
+}
+
+/// Checks what both the root and a profile may hold.
+fn check_shared(walk: &mut Walk<'_>, root: &DeTable<'_>) {
+    if let Some(value) = root.get("connection")
+        && let Some(connections) = walk.as_table("connection", value)
+    {
+        for (name, value) in in_order(connections) {
+            check_name(walk, &name, "a connection");
+            if let Some(connection) = walk.as_table(&name.value, value) {
+                check_connection(walk, &name, connection);
+            }
+        }
+    }
+    for (key, known) in [("lake", "path"), ("memory", "limit")] {
+        let Some(value) = root.get(key) else { continue };
+        let span = value.span();
+        let Some(entries) = walk.as_table(key, value) else { continue };
+        let what = format!("[{key}]");
+        let table = Table { entries, what: &what, span: &span };
+        walk.unknown_keys(table, &[known]);
+        if known == "path" && entries.contains_key("path") {
+            walk.required(table, "path", "");
+        }
+        if let Some(limit) = entries.get("limit").filter(|_| known == "limit")
+            && let Err(message) = size(limit.get_ref())
+        {
+            walk.error("bad-size", message, limit.span(), "");
+        }
+    }
+    if let Some(value) = root.get("server") {
+        walk.as_table("server", value);
+    }
+    if let Some(value) = root.get("alert")
+        && let Some(alerts) = walk.as_table("alert", value)
+    {
+        for (name, value) in in_order(alerts) {
+            check_name(walk, &name, "an alert");
+            walk.as_table(&name.value, value);
+        }
+    }
+}
+
+fn check_connection(walk: &mut Walk<'_>, name: &Spanned<String>, connection: &DeTable<'_>) {
+    let mut kinds: Vec<Spanned<String>> = Vec::new();
+    let mut doubtful = false;
+    for (key, value) in in_order(connection) {
+        if value.get_ref().is_table() {
+            kinds.push(key);
+        } else {
+            doubtful = true;
+            let message = format!("connection \"{}\" has no key \"{}\"", name.value, key.value);
+            walk.error("unknown-key", message, key.span, "not a kind")
+                .help
+                .push(format!("a connection's settings stand under its kind, for instance [connection.{}.postgres]", name.value));
+        }
+    }
+    match kinds.as_slice() {
+        [] if !doubtful => {
+            let message = format!("connection \"{}\" does not say its kind", name.value);
+            walk.error("missing-kind", message, name.span.clone(), "")
+                .help
+                .push(format!("add a table such as [connection.{}.postgres]", name.value));
+        }
+        [first, second, ..] => {
+            let message = format!("connection \"{}\" is of two kinds, \"{}\" and \"{}\"", name.value, first.value, second.value);
+            let file = walk.file().clone();
+            let found = Diagnostic::error("two-kinds", message)
+                .at(&file, second.span.clone(), "second")
+                .at(&file, first.span.clone(), "first")
+                .help("make it two connections");
+            walk.found.push(found);
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::golden::{check, render};
+
+    const TEXT: &str = r#"
+[connection.warehouse.postgres]
+url = { env = "WAREHOUSE_URL" }
+pool_max = 8
+[connection.olap.clickhouse]
+url = "http://127.0.0.1:8123"
+[lake]
+path = "lake"
+[memory]
+limit = "2GB"
+[server]
+port = 8080
+[alert.mail]
+to = "ops@example.com"
+[profile.prod.lake]
+path = "s3://company-lake/weir"
+[profile.prod.connection.warehouse.postgres]
+url = { file = "/run/secrets/url" }
+[profile.prod.connection.olap.postgres]
+url = "postgres://olap"
+[profile.prod.connection.new.http]
+[profile.small]
+memory.limit = 1048576
+"#;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Postgres {
+        url: toml::Value,
+        pool_max: Option<u32>,
+    }
+
+    fn project(profile: Option<&str>) -> Result<Project, Diagnostics> {
+        Project::parse(SourceFile::new("weir.toml", TEXT), "/project".into(), profile)
+    }
+
+    fn kinds(project: &Project) -> Vec<String> {
+        project.connections.iter().map(|(name, connection)| format!("{name}: {}", connection.settings.kind.value)).collect()
+    }
+
+    #[test]
+    fn a_project_is_read() {
+        let project = project(None).expect("right");
+        assert_eq!((project.lake_path.as_str(), project.memory_limit_bytes), ("lake", Some(2_000_000_000)));
+        assert_eq!(project.profiles, ["prod", "small"]);
+        assert_eq!(kinds(&project), ["warehouse: postgres", "olap: clickhouse"]);
+        let settings: Postgres = project.connections["warehouse"].settings.read().expect("right");
+        assert_eq!(settings.url.to_string(), r#"{ env = "WAREHOUSE_URL" }"#, "values stay unresolved");
+    }
+
+    #[test]
+    fn a_profile_is_laid_over_it_and_secrets_are_replaced_whole() {
+        let prod = project(Some("prod")).expect("right");
+        assert_eq!((prod.lake_path.as_str(), prod.memory_limit_bytes), ("s3://company-lake/weir", Some(2_000_000_000)));
+        assert_eq!(kinds(&prod), ["warehouse: postgres", "olap: postgres", "new: http"]);
+        let settings: Postgres = prod.connections["warehouse"].settings.read().expect("right");
+        assert_eq!((settings.url.to_string().as_str(), settings.pool_max), (r#"{ file = "/run/secrets/url" }"#, Some(8)));
+        assert_eq!(project(Some("small")).expect("right").memory_limit_bytes, Some(1 << 20));
+    }
+
+    #[test]
+    fn a_profile_that_is_not_there_is_told() {
+        let found = project(Some("prd")).expect_err("wrong");
+        assert_eq!(
+            render(&found),
+            "error[unknown-profile]: no profile \"prd\" in weir.toml\n  = help: did you mean \"prod\"?\n  = help: profiles are: prod, small\n"
+        );
+        let found = Project::parse(SourceFile::new("weir.toml", ""), "/".into(), Some("a")).expect_err("wrong");
+        assert_eq!(
+            render(&found),
+            "error[unknown-profile]: no profile \"a\" in weir.toml\n  = help: add a table such as [profile.a.lake]\n"
+        );
+    }
+
+    #[test]
+    fn an_empty_file_is_a_bare_project() {
+        let project = Project::parse(SourceFile::new("weir.toml", ""), "/".into(), None).expect("right");
+        assert_eq!((project.lake_path.as_str(), project.memory_limit_bytes, project.connections.len()), (".weir/lake", None, 0));
+    }
+
+    #[test]
+    fn every_mistake_has_its_words() {
+        check("golden/project.txt", |text| match Project::parse(SourceFile::new("weir.toml", text), "/".into(), None) {
+            Ok(_) => "right\n".into(),
+            Err(found) => render(&found),
+        });
+    }
+}

@@ -1,0 +1,366 @@
+//! The JSON Schema of a pipeline file, for completion and hints in editors. What it cannot say (names, cycles, SQL) `parse` says.
+
+use serde_json::{Map, Value, json};
+
+use crate::parse::MODES;
+
+/// A kind of source or sink, as the schema shows it.
+#[derive(Debug, Clone)]
+pub struct KindSchema {
+    /// The key that names the kind.
+    pub kind: String,
+    /// One line on what it is.
+    pub summary: String,
+    /// The JSON Schema of its own table, draft 2020-12, complete in itself.
+    pub settings: Value,
+}
+
+/// Builds the JSON Schema (draft 2020-12) of a pipeline file, with the settings of these kinds in it.
+pub fn pipeline_schema(sources: &[KindSchema], sinks: &[KindSchema]) -> Value {
+    let mut defs = Map::new();
+    for (role, kinds) in [("source", sources), ("sink", sinks)] {
+        for kind in kinds {
+            let name = format!("{role}-{}", kind.kind);
+            let mut settings = kind.settings.clone();
+            if let Value::Object(settings) = &mut settings {
+                settings.remove("$schema");
+                settings.remove("title");
+                settings.insert("description".into(), json!(kind.summary));
+            }
+            move_references(&mut settings, &format!("#/$defs/{name}"));
+            defs.insert(name, settings);
+        }
+    }
+    defs.insert(
+        "duration".into(),
+        string("A duration such as 500ms, 90s, 10m, 1h30m or 2d.", Some("^(\\d+d)?(\\d+h)?(\\d+m)?(\\d+s)?(\\d+ms)?$")),
+    );
+    defs.insert(
+        "columns".into(),
+        json!({ "type": "array", "items": { "type": "string", "minLength": 1 }, "minItems": 1, "uniqueItems": true }),
+    );
+    defs.insert("expectation".into(), expectation());
+    defs.insert("test".into(), test());
+    defs.insert("schedule".into(), schedule());
+    defs.insert("source".into(), step("Where rows come from.", source_keys(), "source", sources));
+    defs.insert("sink".into(), step("Where rows go.", sink_keys(), "sink", sinks));
+    defs.insert("transform".into(), transform());
+    let named = |step: &str, description: &str| {
+        json!({
+            "type": "object",
+            "description": description,
+            "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_-]*$" },
+            "additionalProperties": { "$ref": format!("#/$defs/{step}") },
+            "minProperties": 1,
+        })
+    };
+    let mut transforms = named("transform", "What changes rows: one table per step, [transform.NAME].");
+    if let Value::Object(transforms) = &mut transforms {
+        transforms.remove("minProperties");
+    }
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A Weir pipeline",
+        "type": "object",
+        "required": ["weir", "name", "source", "sink"],
+        "additionalProperties": false,
+        "properties": {
+            "weir": { "const": 1, "description": "The version of the file format." },
+            "name": string("The pipeline's name: letters, digits, _ and -.", Some("^[A-Za-z0-9_-]+$")),
+            "description": string("What the pipeline is for.", None),
+            "owner": string("Whom to ask.", None),
+            "tags": { "type": "array", "items": { "type": "string" }, "description": "Free words to find it by." },
+            "schedule": { "$ref": "#/$defs/schedule" },
+            "source": named("source", "Where rows come from: one table per step, [source.NAME], with its kind below it, [source.NAME.KIND]."),
+            "transform": transforms,
+            "sink": named("sink", "Where rows go: one table per step, [sink.NAME], with its kind below it, [sink.NAME.KIND]."),
+            "expect": { "type": "array", "items": { "$ref": "#/$defs/expectation" }, "description": "Checks over a step's whole output, made before publishing." },
+            "test": { "type": "array", "items": { "$ref": "#/$defs/test" }, "description": "Given these rows, expect those: run by `weir test`." },
+        },
+        "$defs": defs,
+    })
+}
+
+/// A schema that was complete in itself now stands below `base`.
+fn move_references(schema: &mut Value, base: &str) {
+    match schema {
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                match value {
+                    Value::String(target) if key == "$ref" => {
+                        if let Some(inner) = target.strip_prefix('#') {
+                            *target = format!("{base}{inner}");
+                        }
+                    }
+                    other => move_references(other, base),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| move_references(item, base)),
+        _ => {}
+    }
+}
+
+fn string(description: &str, pattern: Option<&str>) -> Value {
+    match pattern {
+        Some(pattern) => json!({ "type": "string", "pattern": pattern, "description": description }),
+        None => json!({ "type": "string", "description": description }),
+    }
+}
+
+fn words(words: &[&str], default: &str, description: &str) -> Value {
+    json!({ "enum": words, "default": default, "description": description })
+}
+
+fn duration(description: &str) -> Value {
+    json!({ "$ref": "#/$defs/duration", "description": description })
+}
+
+fn columns(description: &str) -> Value {
+    json!({ "$ref": "#/$defs/columns", "description": description })
+}
+
+fn table(description: &str, properties: Value, required: &[&str]) -> Value {
+    json!({ "type": "object", "description": description, "properties": properties, "required": required, "additionalProperties": false })
+}
+
+fn merge(into: &mut Value, more: Value) {
+    if let (Value::Object(into), Value::Object(more)) = (into, more) {
+        into.extend(more);
+    }
+}
+
+fn rules() -> Value {
+    json!({
+        "description": string("What the step is.", None),
+        "contract": string("The JSON Schema that every row must satisfy: a path, relative to this file.", None),
+        "on_invalid": words(&["fail", "drop", "quarantine"], "quarantine", "What becomes of a row that breaks the contract."),
+        "max_invalid": {
+            "description": "More invalid rows than this fail the run before publishing: a number, or a share such as \"1%\".",
+            "anyOf": [{ "type": "integer", "minimum": 0 }, { "type": "string", "pattern": "^\\d+(\\.\\d+)?\\s*%$|^\\d+$" }],
+        },
+    })
+}
+
+fn source_keys() -> Value {
+    let mut keys = rules();
+    merge(
+        &mut keys,
+        json!({
+            "incremental": {
+                "description": "Only what is new since the last published run.",
+                "oneOf": [
+                    table("Each file once, known by path, size and modification time or entity tag.", json!({ "files": { "const": "new" } }), &["files"]),
+                    table(
+                        "Rows whose cursor column lies beyond the last published position.",
+                        json!({
+                            "cursor": string("The column.", None),
+                            "lag": duration("How far behind the last position to start again. Default none."),
+                            "start": { "type": ["string", "number"], "description": "Where to start when there is no position yet." },
+                        }),
+                        &["cursor"],
+                    ),
+                ],
+            },
+        }),
+    );
+    keys
+}
+
+fn sink_keys() -> Value {
+    let modes: Vec<&str> = MODES.iter().map(|(word, _)| *word).collect();
+    json!({
+        "description": string("What the step is.", None),
+        "from": string("The step whose rows it takes.", None),
+        "mode": words(&modes, "append", "How rows meet what is there."),
+        "key": columns("The columns that identify a row: for merge, delete_insert and snapshot."),
+        "on_schema_change": words(&["fail", "add_columns", "ignore"], "fail", "What happens when rows have other columns than the destination."),
+        "allow_lossy": columns("Columns whose lossy mapping is accepted."),
+    })
+}
+
+/// A source or sink: its own keys and exactly one kind.
+fn step(description: &str, mut keys: Value, role: &str, kinds: &[KindSchema]) -> Value {
+    let mut required = Vec::new();
+    for kind in kinds {
+        merge(&mut keys, json!({ kind.kind.as_str(): { "$ref": format!("#/$defs/{role}-{}", kind.kind), "description": kind.summary } }));
+        required.push(json!({ "required": [kind.kind] }));
+    }
+    let own: &[&str] = if role == "sink" { &["from"] } else { &[] };
+    let mut step = table(description, keys, own);
+    if !required.is_empty() {
+        merge(&mut step, json!({ "oneOf": required }));
+    }
+    if role == "sink" {
+        let keyed = json!({
+            "if": { "properties": { "mode": { "enum": ["merge", "delete_insert", "snapshot"] } }, "required": ["mode"] },
+            "then": { "required": ["key"] },
+        });
+        merge(&mut step, keyed);
+    }
+    step
+}
+
+fn transform() -> Value {
+    let pairs = |description: &str| json!({ "type": "object", "description": description, "additionalProperties": { "type": "string", "minLength": 1 }, "minProperties": 1 });
+    let mut keys = rules();
+    merge(
+        &mut keys,
+        json!({
+            "from": string("The step it reads. SQL names the steps it reads itself.", None),
+            "sql": string("A query over other steps, which are its tables.", None),
+            "filter": string("A condition: rows for which it is true are kept, the others are counted as filtered.", None),
+            "deduplicate": table(
+                "Keeps one row per key.",
+                json!({
+                    "key": columns("The columns that identify a row."),
+                    "keep": { "enum": ["first", "last", "any"], "description": "Which one is kept. Default first with order_by, else any." },
+                    "order_by": { "type": "array", "items": { "type": "string" }, "description": "The order that first and last are meant in: \"column\" or \"column desc\"." },
+                }),
+                &["key"],
+            ),
+            "cast": pairs("Changes types: column = \"SQL type\". A value that does not fit makes its row invalid."),
+            "rename": pairs("Renames columns: old = \"new\". The others stay."),
+            "select": columns("Keeps these columns, in this order."),
+            "flatten": table(
+                "Nested records to columns; with array, one row per element.",
+                json!({
+                    "separator": { "type": "string", "default": "_", "description": "Stands between the names of nesting levels." },
+                    "array": string("The list column whose elements become rows.", None),
+                    "key": columns("The parent's columns that each child row carries."),
+                    "position": string("A column that holds the element's position, from 0.", None),
+                }),
+                &[],
+            ),
+        }),
+    );
+    let mut step = table("What changes rows.", keys, &[]);
+    let kinds = ["filter", "deduplicate", "cast", "rename", "select", "flatten"];
+    let kinds: Vec<Value> =
+        std::iter::once(json!({ "required": ["sql"] })).chain(kinds.iter().map(|kind| json!({ "required": ["from", kind] }))).collect();
+    merge(&mut step, json!({ "oneOf": kinds }));
+    step
+}
+
+fn schedule() -> Value {
+    let mut schedule = table(
+        "When the pipeline runs by itself.",
+        json!({
+            "cron": string("Minute, hour, day of month, month, day of week (0 and 7 are Sunday); or six fields with seconds first.", None),
+            "every": duration("A fixed period in place of cron."),
+            "timezone": { "type": "string", "default": "UTC", "description": "The zone whose clock cron means, such as Europe/Berlin." },
+            "catch_up": words(&["all", "latest", "none"], "latest", "What happens to ticks missed while nothing ran."),
+            "overlap": words(&["skip", "queue", "cancel"], "skip", "What happens when the run before still runs."),
+            "after": { "type": "array", "items": { "type": "string" }, "description": "Pipelines that must have published for the interval first." },
+            "timeout": duration("A run longer than this is stopped."),
+            "retry": table(
+                "How failures outside the pipeline are tried again: exponential backoff with full jitter.",
+                json!({
+                    "attempts": { "type": "integer", "minimum": 1, "default": 3, "description": "Tries in all." },
+                    "backoff": duration("The first wait's upper bound. Default 30s."),
+                    "backoff_max": duration("No wait is longer than this. Default 10m."),
+                }),
+                &[],
+            ),
+        }),
+        &[],
+    );
+    merge(&mut schedule, json!({ "oneOf": [{ "required": ["cron"] }, { "required": ["every"] }] }));
+    schedule
+}
+
+fn expectation() -> Value {
+    let mut expectation = table(
+        "A check over a step's whole output, made before publishing.",
+        json!({
+            "on": string("The step.", None),
+            "name": string("What is expected, in words.", None),
+            "severity": words(&["error", "warn"], "error", "error stops publishing; warn is recorded."),
+            "sql": string("A query; a row it returns is a failure.", None),
+            "row_count": table(
+                "How many rows there are.",
+                json!({ "min": { "type": "integer", "minimum": 0 }, "max": { "type": "integer", "minimum": 0 } }),
+                &[],
+            ),
+            "unique": columns("No two rows agree in all of these columns."),
+            "not_null": columns("None of these columns holds a null."),
+        }),
+        &["on"],
+    );
+    let kinds: Vec<Value> = ["sql", "row_count", "unique", "not_null"].iter().map(|kind| json!({ "required": [kind] })).collect();
+    merge(&mut expectation, json!({ "oneOf": kinds }));
+    expectation
+}
+
+fn test() -> Value {
+    let rows = |description: &str| json!({ "type": "object", "description": description, "additionalProperties": { "type": ["array", "object"] } });
+    table(
+        "Given these rows, expect those.",
+        json!({
+            "name": string("What holds, in a sentence.", None),
+            "given": rows("Rows by step."),
+            "expect": rows("Rows by step."),
+            "now": { "description": "The time it is." },
+            "interval": { "description": "The interval that is run." },
+        }),
+        &["name", "given", "expect"],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema() -> Value {
+        let file = json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": "File",
+            "type": "object",
+            "properties": { "csv": { "$ref": "#/$defs/Csv" }, "all": { "anyOf": [{ "$ref": "#" }] } },
+            "$defs": { "Csv": { "type": "object" } },
+        });
+        let kind = |kind: &str| KindSchema { kind: kind.into(), summary: format!("The {kind}."), settings: file.clone() };
+        pipeline_schema(&[kind("file"), kind("postgres")], &[kind("lake")])
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        fn walk(value: &Value, root: &Value, count: &mut usize) {
+            if let Some(target) = value.get("$ref").and_then(Value::as_str) {
+                assert!(root.pointer(target.trim_start_matches('#')).is_some(), "{target}");
+                *count += 1;
+            }
+            value.as_object().into_iter().flat_map(|entries| entries.values()).for_each(|value| walk(value, root, count));
+            value.as_array().into_iter().flatten().for_each(|value| walk(value, root, count));
+        }
+        let schema = schema();
+        let mut count = 0;
+        walk(&schema, &schema, &mut count);
+        assert!(count > 20, "{count}");
+        assert_eq!(schema["$defs"]["source-file"]["properties"]["csv"]["$ref"], "#/$defs/source-file/$defs/Csv");
+        assert_eq!(schema["$defs"]["source-file"]["properties"]["all"]["anyOf"][0]["$ref"], "#/$defs/source-file");
+    }
+
+    #[test]
+    fn the_schema_has_every_key_that_the_parser_knows_and_no_other() {
+        let schema = schema();
+        let keys = |def: &Value| {
+            let mut keys: Vec<String> = def["properties"].as_object().expect("a table").keys().cloned().collect();
+            keys.sort();
+            keys
+        };
+        let sorted = |lists: &[&[&str]]| {
+            let mut keys: Vec<String> = lists.iter().flat_map(|list| list.iter().map(|key| (*key).to_owned())).collect();
+            keys.sort();
+            keys
+        };
+        let known = crate::parse::known_keys();
+        assert_eq!(keys(&schema), sorted(&[known.pipeline]));
+        assert_eq!(keys(&schema["$defs"]["schedule"]), sorted(&[known.schedule]));
+        assert_eq!(keys(&schema["$defs"]["source"]), sorted(&[known.source, &["file", "postgres"]]));
+        assert_eq!(keys(&schema["$defs"]["transform"]), sorted(&[known.transform, known.operators]));
+        assert_eq!(keys(&schema["$defs"]["sink"]), sorted(&[known.sink, &["lake"]]));
+        assert_eq!(keys(&schema["$defs"]["expectation"]), sorted(&[known.expect, known.checks]));
+        assert_eq!(keys(&schema["$defs"]["test"]), sorted(&[known.test]));
+    }
+}

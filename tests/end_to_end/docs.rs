@@ -1,0 +1,127 @@
+//! Every page of the documentation is a project: its named blocks are files, its `$ weir` lines are run, in order. How: docs/README.md.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::project::{Project, Running, WEIR, repository};
+
+/// A fenced block: its language, the file it is (where the line above says so), its text, and its line in the page.
+struct Block {
+    language: String,
+    file: Option<String>,
+    text: String,
+    line: usize,
+}
+
+fn blocks(page: &str) -> Vec<Block> {
+    let mut found: Vec<Block> = Vec::new();
+    let (mut open, mut before) = (false, String::new());
+    for (number, line) in page.lines().enumerate() {
+        if let Some(language) = line.strip_prefix("```") {
+            if !open {
+                // "`orders/pipeline.toml`:" or "… in `weir.toml`:"
+                let file = before.strip_suffix("`:").and_then(|text| text.rsplit('`').next()).map(str::to_owned);
+                found.push(Block { language: language.trim().to_owned(), file, text: String::new(), line: number + 1 });
+            }
+            open = !open;
+        } else if open {
+            let block = found.last_mut().expect("a block is open");
+            block.text += line;
+            block.text.push('\n');
+        } else if !line.trim().is_empty() {
+            before = line.trim().to_owned();
+        }
+    }
+    assert!(!open, "a block is never closed");
+    found
+}
+
+fn pages() -> Vec<PathBuf> {
+    let root = repository();
+    let mut pages = vec![root.join("README.md"), root.join("CONTRIBUTING.md"), root.join("ARCHITECTURE.md")];
+    // docs/reference/ is generated; that what it says holds is checked where it is generated.
+    pages.extend(
+        crate::lake::files(&root.join("docs"))
+            .into_iter()
+            .filter(|page| page.extension().is_some_and(|e| e == "md") && !page.starts_with(root.join("docs/reference"))),
+    );
+    pages
+}
+
+/// Runs one page's blocks; returns how many files were checked and commands run.
+fn walk(page: &Path) -> (usize, usize) {
+    let text = std::fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+    let project = Project::new();
+    project.write("bin/.keep", "");
+    std::os::unix::fs::symlink(WEIR, project.path("bin/weir")).unwrap();
+    let (mut checked, mut run) = (0, 0);
+    for block in blocks(&text) {
+        let at = format!("{}:{}", page.display(), block.line);
+        if let Some(file) = &block.file {
+            project.write(file, &block.text);
+        }
+        match block.language.as_str() {
+            "toml" => {
+                let file = block
+                    .file
+                    .unwrap_or_else(|| panic!("{at}: the line above a TOML block says which file it is: `orders/pipeline.toml`:"));
+                // A case of the tests is no pipeline; weir.toml is checked with every pipeline that follows.
+                if file.ends_with("pipeline.toml") {
+                    let outcome = project.weir(&["check", &file]);
+                    assert_eq!(outcome.code, 0, "{at}: {outcome}");
+                    checked += 1;
+                } else {
+                    let parsed: Result<toml::Table, _> = toml::from_str(&block.text);
+                    assert!(parsed.is_ok(), "{at}: {parsed:?}");
+                }
+            }
+            "json" => {
+                let parsed: Result<serde_json::Value, _> = serde_json::from_str(&block.text);
+                assert!(parsed.is_ok(), "{at}: {parsed:?}");
+            }
+            "console" => {
+                for line in block.text.lines().filter_map(|line| line.strip_prefix("$ ")) {
+                    let (command, expected) = match line.rsplit_once("# exit ") {
+                        Some((command, code)) => (command.trim(), code.trim().parse().expect("an exit code")),
+                        None => (line, 0),
+                    };
+                    let path = format!("{}:{}", project.path("bin").display(), std::env::var("PATH").unwrap_or_default());
+                    let mut shell = project.program("sh", &["-c", command]);
+                    shell.env("PATH", path);
+                    let outcome = Running::start(shell).wait(Duration::from_secs(60));
+                    assert_eq!(outcome.code, expected, "{at}: {outcome}");
+                    run += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+    (checked, run)
+}
+
+#[test]
+fn every_page_does_what_it_says() {
+    let (mut checked, mut run) = (0, 0);
+    for page in pages() {
+        let (a, b) = walk(&page);
+        checked += a;
+        run += b;
+    }
+    assert!(checked >= 5 && run >= 5, "the documentation shows {checked} pipelines and {run} commands: the blocks are not found");
+}
+
+#[test]
+fn every_link_inside_the_repository_leads_somewhere() {
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = target.split('#').next().unwrap_or_default();
+            if path.is_empty() || path.contains("://") {
+                continue;
+            }
+            assert!(page.parent().unwrap().join(path).exists(), "{}: no {path}", page.display());
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The one end-to-end test binary: `cases/` folders, `slt/` files, and the tests that need a program (kills, full disks, races).
+#![allow(clippy::unwrap_used)]
+
+mod case;
+mod crash;
+mod disk;
+mod docs;
+mod flights;
+mod lake;
+mod large;
+mod project;
+mod referee;
+mod slt;
+mod tidy;
+mod together;
+
+/// One test per folder of `tests/cases/`.
+mod cases {
+    include!(concat!(env!("OUT_DIR"), "/cases.rs"));
+}
+
+/// One test per file of `tests/slt/`.
+mod sql {
+    include!(concat!(env!("OUT_DIR"), "/slt.rs"));
+}

@@ -1,0 +1,160 @@
+//! `weir plan`: the dataflow, each step's columns, and what each destination would gain. Nothing is changed.
+
+use clap::Args;
+use serde_json::{Value, json};
+use weir_engine::check::{Checked, CheckedSink, CheckedStep, Depth};
+
+use super::context::{Answer, Context, Set};
+use crate::render::{Style, Table, diagnostic, error, table::Look};
+
+const EXAMPLES: &str = "\
+Examples:
+  weir plan flights                 the dataflow, columns and destinations
+  weir plan flights --logical       with each step's query plan
+  weir plan flights --json | jq '.sinks[].change'";
+
+/// Show what a run would do: the dataflow, columns, and changes of destinations
+///
+/// Asks each destination how it compares with the rows that would come, and changes nothing there.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Plan {
+    /// The pipeline by file, folder or name
+    #[arg(value_name = "PIPELINE", value_hint = clap::ValueHint::AnyPath)]
+    pipeline: String,
+    #[command(flatten)]
+    set: Set,
+    /// Show each step's logical query plan too
+    #[arg(long)]
+    logical: bool,
+}
+
+impl Plan {
+    /// Plans and answers.
+    pub async fn answer(self, context: &Context) -> Answer {
+        let workspace = context.workspace(Some(&self.pipeline))?;
+        let pipeline = context.pipeline(&workspace, &self.pipeline, &self.set.set)?;
+        let checked = weir_engine::check::check(&workspace, &pipeline, Depth::Destinations).await?;
+        if context.global.json {
+            context.answer_json(&as_json(&checked))?;
+        } else {
+            context.warn(&checked.warnings);
+            context.answer(&render(&checked, self.logical, context.out))?;
+        }
+        Ok(error::DONE)
+    }
+}
+
+fn as_json(checked: &Checked) -> Value {
+    let warnings: Vec<_> = checked.warnings.iter().map(diagnostic::to_json).collect();
+    json!({ "pipeline": checked.pipeline, "steps": checked.steps, "sinks": checked.sinks, "diagnostics": warnings })
+}
+
+fn render(checked: &Checked, logical: bool, style: Style) -> String {
+    let mut out = format!("{}\n", style.bold(&checked.pipeline));
+    for step in &checked.steps {
+        out.push('\n');
+        out.push_str(&render_step(step, logical, style));
+    }
+    for sink in &checked.sinks {
+        out.push('\n');
+        out.push_str(&render_sink(sink, style));
+    }
+    out
+}
+
+fn render_step(step: &CheckedStep, logical: bool, style: Style) -> String {
+    let reads = if step.reads.is_empty() { String::new() } else { format!(" <- {}", step.reads.join(", ")) };
+    let shared = if step.readers > 1 { format!("; computed once for {} readers", step.readers) } else { String::new() };
+    let mut out = format!("{} {} ({}){reads}{}\n", step.role, style.bold(&step.step), step.kind, style.dim(&shared));
+    let mut table = Table::new(Look::Plain, &["column", "type", ""]).indent(2);
+    for column in &step.columns {
+        table.row([column.name.as_str(), column.r#type.as_str(), if column.nullable { "" } else { "not null" }]);
+    }
+    out.push_str(&table.render_rows());
+    if logical {
+        for line in step.plan.lines() {
+            out.push_str(&format!("  {}\n", style.dim(&format!("| {line}"))));
+        }
+    }
+    out
+}
+
+fn render_sink(sink: &CheckedSink, style: Style) -> String {
+    let mut out = format!("sink {} ({}) <- {}, {}\n", style.bold(&sink.step), sink.kind, sink.from, sink.mode);
+    let Some(change) = &sink.change else { return out };
+    let state = match (change.creates, change.adds.is_empty()) {
+        (true, _) => style.green("is made"),
+        (false, true) => "keeps its columns".to_owned(),
+        (false, false) => style.yellow(&format!("gains {}", change.adds.join(", "))),
+    };
+    out.push_str(&format!("  {} {state}\n", change.destination));
+    let mut table = Table::new(Look::Plain, &["column", "type"]).indent(2);
+    for (name, kind) in &change.columns {
+        table.row([name, kind]);
+    }
+    out.push_str(&table.render_rows());
+    for (at, step) in change.steps.iter().enumerate() {
+        out.push_str(&format!("  {}. {step}\n", at + 1));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_connectors::Change;
+    use weir_engine::check::Column;
+
+    use super::*;
+
+    fn checked() -> Checked {
+        let column = |name: &str, kind: &str, nullable| Column { name: name.into(), r#type: kind.into(), nullable };
+        Checked {
+            pipeline: "flights".into(),
+            steps: vec![
+                CheckedStep {
+                    step: "raw".into(),
+                    role: "source".into(),
+                    kind: "file".into(),
+                    reads: vec![],
+                    columns: vec![column("carrier", "Utf8", false), column("delay", "Int64", true)],
+                    readers: 2,
+                    plan: "TableScan: raw".into(),
+                },
+                CheckedStep {
+                    step: "late".into(),
+                    role: "transform".into(),
+                    kind: "sql".into(),
+                    reads: vec!["raw".into()],
+                    columns: vec![column("carrier", "Utf8", false)],
+                    readers: 1,
+                    plan: "Projection: carrier\n  TableScan: raw".into(),
+                },
+            ],
+            sinks: vec![CheckedSink {
+                step: "out".into(),
+                kind: "lake".into(),
+                from: "late".into(),
+                mode: "append".into(),
+                change: Some(Change {
+                    destination: "lake.flights.late".into(),
+                    creates: false,
+                    adds: vec!["carrier".into()],
+                    columns: vec![("carrier".into(), "string".into())],
+                    steps: vec!["add the column carrier".into(), "append rows".into()],
+                }),
+            }],
+            warnings: vec![],
+        }
+    }
+
+    #[test]
+    fn a_plan_shows_steps_columns_and_changes() {
+        assert_eq!(
+            render(&checked(), true, Style::PLAIN),
+            "flights\n\nsource raw (file); computed once for 2 readers\n  carrier  Utf8   not null\n  delay    Int64\n  | TableScan: raw\n\n\
+             transform late (sql) <- raw\n  carrier  Utf8  not null\n  | Projection: carrier\n  |   TableScan: raw\n\n\
+             sink out (lake) <- late, append\n  lake.flights.late gains carrier\n  carrier  string\n  1. add the column carrier\n  2. append rows\n"
+        );
+    }
+}

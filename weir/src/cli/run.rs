@@ -1,0 +1,80 @@
+//! `weir run`: runs one pipeline once and shows its account.
+
+use std::{io::IsTerminal, sync::Arc};
+
+use clap::Args;
+use weir_engine::{Event, Summary, run::RunOptions};
+
+use super::context::{Answer, Context, Set};
+use crate::render::{
+    error,
+    progress::{Progress, Show},
+    summary,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  weir run flights                                        run it and show its account
+  weir run flights --dry-run                              everything but publishing
+  weir run flights --set source.flights.file.path=new.csv
+  weir run flights --profile prod --json | jq .rows_loaded
+
+Ctrl-C stops at the next batch and discards what is staged; a second one ends at once.
+A run that was ended at any instant is rolled forward or back by the next one.";
+
+/// Run a pipeline once: read, check, stage, balance the books, publish
+///
+/// Either every destination shows the whole run, or none shows any of it.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Run {
+    /// The pipeline by file, folder or name
+    #[arg(value_name = "PIPELINE", value_hint = clap::ValueHint::AnyPath)]
+    pipeline: String,
+    #[command(flatten)]
+    pub(super) set: Set,
+    /// Do everything but publish, then discard what was staged
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Run {
+    /// Runs and answers.
+    pub async fn answer(self, context: &Context) -> Answer {
+        let workspace = context.workspace(Some(&self.pipeline))?;
+        let wrong = context.check_connections(&workspace.project);
+        if !wrong.is_empty() {
+            return Err(wrong.into());
+        }
+        let pipeline = context.pipeline(&workspace, &self.pipeline, &self.set.set)?;
+        context.warn(&pipeline.warnings);
+        let show = match (context.global.quiet, std::io::stderr().is_terminal() && context.global.verbose == 0) {
+            (true, _) => Show::Nothing,
+            (false, true) => Show::Terminal,
+            // Log lines and a moving line would write over one another.
+            (false, false) => Show::Lines,
+        };
+        let progress = Arc::new(Progress::new(show));
+        let watcher = progress.clone();
+        let cancel = context.signals.work("stopping at the next batch; a second Ctrl-C ends at once");
+        let options = RunOptions { dry_run: self.dry_run };
+        let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| watcher.take(&event));
+        let result = weir_engine::run::run(&workspace, &pipeline, options, cancel, events).await;
+        progress.finish();
+        let summary = result?;
+        if context.global.json {
+            context.answer_json(&summary)?;
+        } else {
+            context.answer(&summary::render(&summary, context.out))?;
+        }
+        Ok(code(&summary))
+    }
+}
+
+fn code(summary: &Summary) -> u8 {
+    match summary.status.as_str() {
+        "interrupted" => error::INTERRUPTED,
+        "failed" => error::FAILED,
+        _ => error::DONE,
+    }
+}

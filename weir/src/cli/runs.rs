@@ -1,0 +1,189 @@
+//! `weir runs`: what ran, when, and what came of it.
+
+use chrono::DateTime;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use weir_engine::{Failure, RunRecord, RunStatus};
+
+use super::context::{Answer, Context, Stop};
+use crate::render::{
+    Style, Table, error,
+    number::{count, duration_ms},
+    summary,
+    table::Look,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  weir runs list                    the last 20 runs
+  weir runs list flights --limit 5
+  weir runs show 0193a              one run's account, by the start of its id
+  weir sql -c \"select status, count(*) from weir.runs group by 1\"";
+
+/// List runs and show what one of them did
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+pub struct Runs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List runs, newest first
+    #[command(after_help = "Example:\n  weir runs list flights --limit 5")]
+    List {
+        /// Only this pipeline's, by name
+        #[arg(value_name = "PIPELINE")]
+        pipeline: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: u32,
+    },
+    /// Show what one run did
+    #[command(after_help = "Example:\n  weir runs show 0193a")]
+    Show {
+        /// The run's id, or as much of its start as is unique
+        #[arg(value_name = "RUN")]
+        run: String,
+    },
+}
+
+impl Runs {
+    /// Looks into the history and answers.
+    pub async fn answer(self, context: &Context) -> Answer {
+        let workspace = context.existing_workspace()?;
+        let history = workspace.history().await?;
+        match self.command {
+            Command::List { pipeline, limit } => {
+                let runs = history.runs(pipeline.as_deref(), limit).await?;
+                if context.global.json {
+                    context.answer_json(&json!({ "runs": runs }))?;
+                } else if runs.is_empty() {
+                    context.say("nothing has run yet; start with: weir run PIPELINE");
+                } else {
+                    context.answer(&list(&runs, context.out))?;
+                }
+            }
+            Command::Show { run } => {
+                let Some(record) = history.run(&run).await? else {
+                    return Err(Stop::from(
+                        Failure::error("unknown-run", format!("there is no run \"{run}\"")).help("see the runs with: weir runs list"),
+                    ));
+                };
+                if context.global.json {
+                    context.answer_json(&record)?;
+                } else {
+                    context.answer(&show(&record, context.out))?;
+                }
+            }
+        }
+        Ok(error::DONE)
+    }
+}
+
+fn list(runs: &[RunRecord], style: Style) -> String {
+    let mut table =
+        Table::new(Look::Plain, &["run", "pipeline", "status", "started", ">took", ">read", ">loaded", ">quarantined", "error"]);
+    for run in runs {
+        let rows = |rows: fn(&weir_engine::Summary) -> u64| run.summary.as_ref().map(|summary| count(rows(summary))).unwrap_or_default();
+        table.row([
+            run.run.clone(),
+            run.pipeline.clone(),
+            run.status.as_str().to_owned(),
+            minute(&run.started_at),
+            took(run),
+            rows(|summary| summary.rows_read),
+            rows(|summary| summary.rows_loaded),
+            rows(|summary| summary.rows_quarantined),
+            first_line(run.error.as_deref().unwrap_or("")),
+        ]);
+    }
+    table.without_empty_columns().render(style)
+}
+
+fn show(run: &RunRecord, style: Style) -> String {
+    let mut out = format!(
+        "run       {}\npipeline  {}\nstatus    {}\nstarted   {}\n",
+        run.run,
+        run.pipeline,
+        status(run.status, style),
+        run.started_at
+    );
+    if let Some(finished) = &run.finished_at {
+        out.push_str(&format!("finished  {finished}\n"));
+    }
+    if let Some(error) = &run.error {
+        out.push_str(&format!("error     {}\n", error.trim_end().replace('\n', "\n          ")));
+    }
+    if let Some(account) = &run.summary {
+        out.push('\n');
+        out.push_str(&summary::render(account, style));
+    }
+    out
+}
+
+fn status(status: RunStatus, style: Style) -> String {
+    match status {
+        RunStatus::Published => style.green(status.as_str()),
+        RunStatus::Failed | RunStatus::Interrupted => style.red(status.as_str()),
+        RunStatus::Running | RunStatus::Publishing => style.yellow(status.as_str()),
+    }
+}
+
+/// `2026-11-23T00:00:00.123Z` as `2026-11-23 00:00:00`; what is no such time stays as it is.
+fn minute(time: &str) -> String {
+    DateTime::parse_from_rfc3339(time).map_or_else(|_| time.to_owned(), |time| time.to_utc().format("%Y-%m-%d %H:%M:%S").to_string())
+}
+
+fn took(run: &RunRecord) -> String {
+    let (Ok(start), Some(Ok(end))) =
+        (DateTime::parse_from_rfc3339(&run.started_at), run.finished_at.as_deref().map(DateTime::parse_from_rfc3339))
+    else {
+        return String::new();
+    };
+    u64::try_from((end - start).num_milliseconds()).map(duration_ms).unwrap_or_default()
+}
+
+fn first_line(text: &str) -> String {
+    crate::render::text::cut(text.lines().next().unwrap_or(""), 80).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(status: RunStatus, finished_at: Option<&str>, error: Option<&str>) -> RunRecord {
+        RunRecord {
+            run: "0193a".into(),
+            pipeline: "flights".into(),
+            status,
+            started_at: "2026-11-23T00:00:00.250Z".into(),
+            finished_at: finished_at.map(str::to_owned),
+            error: error.map(str::to_owned),
+            summary: None,
+        }
+    }
+
+    #[test]
+    fn runs_are_listed_with_what_is_known_of_them() {
+        let runs = [
+            record(RunStatus::Failed, Some("2026-11-23T00:01:05.250Z"), Some("the disk is full\nwrote 12 MB")),
+            record(RunStatus::Running, None, None),
+        ];
+        assert_eq!(
+            list(&runs, Style::PLAIN),
+            "run    pipeline  status   started                took  error\n\
+             0193a  flights   failed   2026-11-23 00:00:00  1m 05s  the disk is full\n\
+             0193a  flights   running  2026-11-23 00:00:00\n"
+        );
+    }
+
+    #[test]
+    fn one_run_shows_its_error_whole() {
+        assert_eq!(
+            show(&record(RunStatus::Failed, None, Some("the disk is full\nwrote 12 MB")), Style::PLAIN),
+            "run       0193a\npipeline  flights\nstatus    failed\nstarted   2026-11-23T00:00:00.250Z\nerror     the disk is full\n          wrote 12 MB\n"
+        );
+    }
+}

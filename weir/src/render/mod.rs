@@ -1,0 +1,14 @@
+//! How things look to a person: diagnostics, errors, tables, numbers, progress. What is said is decided elsewhere.
+
+pub mod diagnostic;
+pub mod error;
+pub mod number;
+pub mod progress;
+pub mod rows;
+pub mod style;
+pub mod summary;
+pub mod table;
+pub mod text;
+
+pub use style::Style;
+pub use table::Table;
