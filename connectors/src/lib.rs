@@ -10,13 +10,16 @@ pub mod postgres;
 pub mod quote;
 pub mod secret;
 
-use std::{fmt::Debug, sync::Arc};
+use std::{
+    fmt::Debug,
+    sync::{Arc, LazyLock},
+};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::{catalog::TableProvider, datasource::sink::DataSink};
 use serde::{Serialize, de::DeserializeOwned};
-use weir_pipelines::{Diagnostics, Settings};
+use weir_pipelines::{Diagnostics, Settings, Vocabulary};
 
 pub use context::{Advance, Coordinates, Purpose, Reject, Rejects, RunContext, SinkContext, SourceContext};
 pub use error::{Blame, Error, Result, Retry};
@@ -143,6 +146,27 @@ pub static SOURCES: &[SourceKind] = &[file::SOURCE, postgres::SOURCE, clickhouse
 
 /// Every kind of sink.
 pub static SINKS: &[SinkKind] = &[lake::SINK, file::SINK, postgres::SINK, clickhouse::SINK];
+
+/// The words a pipeline file may use: the kinds, and the project's connections.
+pub fn vocabulary<'a>(connections: &'a [&'a str]) -> Vocabulary<'a> {
+    static NAMES: LazyLock<[Vec<&str>; 2]> = LazyLock::new(|| {
+        let sources = SOURCES.iter().map(|kind| kind.kind).collect();
+        [sources, SINKS.iter().map(|kind| kind.kind).collect()]
+    });
+    Vocabulary {
+        sources: &NAMES[0],
+        sinks: &NAMES[1],
+        connections,
+        check_source: |settings| {
+            let kind = SOURCES.iter().find(|kind| kind.kind == settings.kind.value);
+            kind.and_then(|kind| (kind.read)(settings).err()).unwrap_or_default()
+        },
+        check_sink: |settings| {
+            let kind = SINKS.iter().find(|kind| kind.kind == settings.kind.value);
+            kind.and_then(|kind| (kind.read)(settings).err()).unwrap_or_default()
+        },
+    }
+}
 
 /// Every kind of connection: its kind, its schema, and the check of its settings.
 pub static CONNECTIONS: &[ConnectionKind] = &[postgres::CONNECTION, clickhouse::CONNECTION];

@@ -15,11 +15,18 @@ use datafusion::{
     execution::{SendableRecordBatchStream, SessionStateBuilder, context::SQLOptions},
     physical_plan::stream::RecordBatchStreamAdapter,
     prelude::{SessionConfig, SessionContext},
+    sql::sqlparser::{
+        dialect::GenericDialect,
+        tokenizer::{Token, Tokenizer},
+    },
 };
 use futures::StreamExt;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use weir_connectors::lake::{self, Version};
+use weir_connectors::{
+    lake::{self, Version},
+    quote,
+};
 use weir_pipelines::{SourceFile, SqlText};
 
 use crate::{
@@ -78,7 +85,8 @@ impl Session {
 
     /// Answers one query. Cancelling ends its stream with an error.
     pub async fn query(&self, sql: &str, cancel: CancellationToken) -> Result<SendableRecordBatchStream> {
-        let text = SqlText::plain(SourceFile::new("<sql>", sql));
+        let sql = &time_travel(sql);
+        let text = SqlText::plain(SourceFile::new("<sql>", sql.as_str()));
         let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         let planned = async {
             let frame = self.session.sql_with_options(sql, options).await?;
@@ -139,6 +147,38 @@ impl Session {
         names.dedup();
         names
     }
+}
+
+/// Turns `table version as of 3` and `table timestamp as of '2026-01-31'`, which DataFusion's parser does not know, into
+/// `"table@3"` and `"table@2026-01-31"`.
+fn time_travel(sql: &str) -> String {
+    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location() else { return sql.to_owned() };
+    let tokens: Vec<_> = tokens.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF)).collect();
+    let file = SqlText::plain(SourceFile::new("<sql>", sql));
+    let offset = |line, column| file.span_of_line_column(line, column, Some((line, column))).start;
+    let word = |at: usize, words: &[&str]| match tokens.get(at).map(|token| &token.token) {
+        Some(Token::Word(word)) => word.quote_style.is_none() && words.iter().any(|known| word.value.eq_ignore_ascii_case(known)),
+        _ => false,
+    };
+    let (mut answer, mut done) = (String::new(), 0);
+    for at in 1..tokens.len() {
+        if !(word(at, &["version", "timestamp"]) && word(at + 1, &["as"]) && word(at + 2, &["of"])) {
+            continue;
+        }
+        let (Token::Word(table), Some(version)) = (&tokens[at - 1].token, tokens.get(at + 3)) else { continue };
+        let value = match &version.token {
+            Token::Number(number, _) => number.clone(),
+            Token::SingleQuotedString(text) => text.clone(),
+            _ => continue,
+        };
+        let name = if table.quote_style.is_some() { table.value.clone() } else { table.value.to_lowercase() };
+        let start = tokens[at - 1].span.start;
+        answer.push_str(&sql[done..offset(start.line, start.column)]);
+        answer.push_str(&quote::identifier(&format!("{name}@{value}")));
+        done = offset(version.span.end.line, version.span.end.column);
+    }
+    answer.push_str(&sql[done..]);
+    answer
 }
 
 fn refuse(error: &DataFusionError, text: &SqlText) -> Failure {
@@ -313,4 +353,23 @@ fn books_table(runs: &[RunRecord]) -> DfResult<RecordBatch> {
         ("rows_deduplicated", count(|step| step.rows_deduplicated)),
         ("conserves", Arc::new(BooleanArray::from(steps.iter().map(|(_, step)| step.conserves).collect::<Vec<_>>()))),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_becomes_part_of_the_name() {
+        let cases = [
+            ("select * from lake.a.b version as of 3", "select * from lake.a.\"b@3\""),
+            ("select * from B VERSION AS OF 3 x, c", "select * from \"b@3\" x, c"),
+            ("select 1 from \"B\" timestamp as of '2026-01-31' where x = 1", "select 1 from \"B@2026-01-31\" where x = 1"),
+            ("select 'é', version from t -- version as of 3", "select 'é', version from t -- version as of 3"),
+            ("select * from 'torn", "select * from 'torn"),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(time_travel(sql), expected);
+        }
+    }
 }

@@ -440,14 +440,14 @@ impl Attempt<'_> {
 
 /// What an error of DataFusion has to say to the person who wrote the pipeline.
 pub fn explain(error: &DataFusionError) -> Failure {
-    if let Some(found) = Error::find(error) {
-        return Failure::from_connector(found);
-    }
     let text = crate::sql::message(error);
     if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) || text.starts_with("resources exhausted") {
         return Failure::error("memory-limit", "the step needs more memory than the limit, even with what it can spill to disk")
             .detail(text.chars().take(300).collect::<String>())
             .help("raise [memory] limit in weir.toml, or make the step's rows narrower before it sorts, joins or groups");
+    }
+    if let Some(found) = Error::find(error) {
+        return Failure::from_connector(found);
     }
     Failure::Error(Box::new(RunError {
         code: "run".to_owned(),

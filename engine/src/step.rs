@@ -228,17 +228,16 @@ pub fn mark(step: &str, error: DataFusionError) -> DataFusionError {
 
 /// The step an error arose in.
 pub fn marked(error: &DataFusionError) -> Option<&str> {
-    match error {
-        DataFusionError::Context(text, inner) => text.strip_prefix(MARK).or_else(|| marked(inner)),
-        DataFusionError::Shared(inner) => marked(inner),
-        DataFusionError::Diagnostic(_, inner) => marked(inner),
-        DataFusionError::External(inner) => inner.downcast_ref::<DataFusionError>().and_then(marked),
-        DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
-            arrow::error::ArrowError::ExternalError(inner) => inner.downcast_ref::<DataFusionError>().and_then(marked),
-            _ => None,
-        },
-        _ => None,
+    let mut current: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = current {
+        if let Some(DataFusionError::Context(text, _)) = error.downcast_ref()
+            && let Some(step) = text.strip_prefix(MARK)
+        {
+            return Some(step);
+        }
+        current = error.source();
     }
+    None
 }
 
 /// A step's boundary: checks, counts, projects. A leaf to the optimizer, which has planned the inside already.

@@ -129,6 +129,26 @@ impl Diagnostic {
     }
 }
 
+/// Drops "needs the key X" where "has no key Y, did you mean X" says the same: one mistake, one message.
+pub(crate) fn drop_follow_ons(found: &mut Diagnostics) {
+    let misspelt: Vec<(String, String)> = found
+        .iter()
+        .filter(|diagnostic| diagnostic.code == "unknown-key")
+        .filter_map(|diagnostic| {
+            let owner = diagnostic.message.split(" has no ").next()?.to_owned();
+            let meant = diagnostic.help.iter().find_map(|help| help.strip_prefix("did you mean \"")?.strip_suffix("\"?"))?;
+            Some((owner, meant.to_owned()))
+        })
+        .collect();
+    found.retain(|diagnostic| {
+        let Some((owner, key)) = diagnostic.message.split_once(" needs the ").filter(|_| diagnostic.code == "missing-key") else {
+            return true;
+        };
+        let key = key.split('"').nth(1).unwrap_or_default();
+        !misspelt.iter().any(|(other, meant)| other == owner && meant == key)
+    });
+}
+
 /// Returns the word of `known` that a person most likely meant, if any is near enough.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();

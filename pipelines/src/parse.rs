@@ -15,14 +15,14 @@ use toml::de::{DeTable, DeValue};
 use crate::{
     diagnostic::{Diagnostic, Diagnostics, Severity, SourceFile, Span, Spanned},
     pipeline::Pipeline,
-    settings::Document,
+    settings::{Document, Settings},
 };
 pub(crate) use steps::MODES;
 use walk::{Table, Walk, integer, is_name, type_name};
 
 const KEYS: [&str; 11] = ["weir", "name", "description", "owner", "tags", "schedule", "source", "transform", "sink", "expect", "test"];
 
-/// The kinds that exist, so that an unknown one is answered with the known ones.
+/// The kinds that exist, so that an unknown one is answered with the known ones and a known one's settings are judged with the rest.
 #[derive(Debug, Clone, Copy)]
 pub struct Vocabulary<'a> {
     /// Kinds of sources.
@@ -31,6 +31,10 @@ pub struct Vocabulary<'a> {
     pub sinks: &'a [&'a str],
     /// Names of the project's connections.
     pub connections: &'a [&'a str],
+    /// Says what is wrong with the settings of a source of a known kind.
+    pub check_source: fn(&Settings) -> Diagnostics,
+    /// Says what is wrong with the settings of a sink of a known kind.
+    pub check_sink: fn(&Settings) -> Diagnostics,
 }
 
 /// Parses a pipeline file that stands in `folder`. `overrides` are `--set` values: dotted path, and the value as TOML or as bare text.
@@ -56,6 +60,7 @@ pub fn parse(
     let mut walk = Walk::new(&document);
     let pipeline = read(&mut walk, &root, folder, vocabulary);
     let mut found = walk.found;
+    crate::diagnostic::drop_follow_ons(&mut found);
     for diagnostic in &mut found {
         name_override(diagnostic, &document, &root);
     }

@@ -15,6 +15,8 @@ const KINDS: Vocabulary<'_> = Vocabulary {
     sources: &["file", "postgres", "http"],
     sinks: &["file", "lake", "postgres", "clickhouse"],
     connections: &["crm", "warehouse", "olap"],
+    check_source: |_| Vec::new(),
+    check_sink: |_| Vec::new(),
 };
 
 /// The file of the design, whole.
@@ -233,7 +235,7 @@ fn sql_from_the_command_line_is_told_as_a_whole() {
 
 #[test]
 fn a_file_without_known_kinds_has_none() {
-    let none = Vocabulary { sources: &[], sinks: &[], connections: &[] };
+    let none = Vocabulary { sources: &[], sinks: &[], connections: &[], ..KINDS };
     let found = parse(SourceFile::new("p.toml", small("")), "".into(), &[], none).expect_err("wrong");
     assert_eq!(found.iter().map(|found| found.code).collect::<Vec<_>>(), ["unknown-kind", "unknown-kind"]);
 }

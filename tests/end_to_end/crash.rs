@@ -49,11 +49,11 @@ mode = "append"
 [sink.all.lake]
 table = "out.events"
 
-[sink.latest]
+[sink.merged]
 from = "latest"
 mode = "merge"
 key = ["id"]
-[sink.latest.lake]
+[sink.merged.lake]
 table = "out.latest"
 "#;
 
@@ -79,11 +79,11 @@ mode = "replace"
 [sink.all.lake]
 table = "out.events"
 
-[sink.latest]
+[sink.merged]
 from = "latest"
 mode = "snapshot"
 key = ["id"]
-[sink.latest.lake]
+[sink.merged.lake]
 table = "out.latest"
 
 [sink.copy]

@@ -42,8 +42,8 @@ fn may_mount() -> bool {
 #[test]
 fn a_file_that_may_not_grow_at_staging_loses_nothing() {
     let project = much(ROWS);
-    // 1 MB a file at most, as on a full disk; the signal is ignored, so that the write fails with an error.
-    let outcome = wrapped(&project, &["bash", "-c", "trap '' XFSZ; ulimit -f 1024; exec \"$@\"", "bash"]);
+    // Half a megabyte a file at most, as on a full disk; the signal is ignored, so that the write fails with an error.
+    let outcome = wrapped(&project, &["bash", "-c", "trap '' XFSZ; ulimit -f 512; exec \"$@\"", "bash"]);
     outcome.says(&["lake"]);
     nothing_lost(&project, &outcome);
 }

@@ -20,6 +20,7 @@ use arrow_avro::reader::ReaderBuilder;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryFutureExt, future::BoxFuture, stream::BoxStream};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path as ObjectPath};
+use parking_lot::Mutex;
 use parquet::{
     arrow::{
         ParquetRecordBatchStreamBuilder, ProjectionMask,
@@ -196,8 +197,10 @@ impl Batches {
         if let Some(columns) = projection(schema, wanted) {
             builder = builder.with_projection(columns);
         }
-        let reader = builder.build(BufReader::new(Input::open(file, opening)?));
-        let mut reader = reader.map_err(|error| arrow_error(file, "avro", error))?;
+        let last = Arc::new(Mutex::new(Vec::new()));
+        let input = Tail { inner: Input::open(file, opening)?, last: last.clone() };
+        let mut reader = builder.build(BufReader::new(input)).map_err(|error| arrow_error(file, "avro", error))?;
+        let sync = reader.avro_header().sync();
         let (file, mut ended) = (file.clone(), false);
         Ok(Self(Box::new(std::iter::from_fn(move || {
             if ended {
@@ -205,8 +208,30 @@ impl Batches {
             }
             let next = reader.next().map(|batch| batch.map_err(|error| arrow_error(&file, "avro", error)));
             ended = !matches!(next, Some(Ok(_)));
+            // The reader takes a block that breaks off for the end of the file, but every whole block ends with this mark.
+            if next.is_none() && *last.lock() != sync {
+                let cut = Error::user("truncated", format!("\"{}\" ends in the middle of a block", file.name)).setting("path");
+                return Some(Err(cut.help("the file was cut short; write or fetch it again")));
+            }
             next
         }))))
+    }
+}
+
+/// Remembers the last 16 bytes read.
+struct Tail<R> {
+    inner: R,
+    last: Arc<Mutex<Vec<u8>>>,
+}
+
+impl<R: Read> Read for Tail<R> {
+    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+        let got = self.inner.read(to)?;
+        let mut last = self.last.lock();
+        last.extend_from_slice(&to[got.saturating_sub(16)..got]);
+        let surplus = last.len().saturating_sub(16);
+        last.drain(..surplus);
+        Ok(got)
     }
 }
 

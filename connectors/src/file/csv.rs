@@ -39,8 +39,10 @@ pub struct CsvFormat {
     pub delimiter: u8,
     /// Around fields that hold delimiters, line ends or quotes; none when quotes mean nothing.
     pub quote: Option<u8>,
-    /// Whether the first record names the columns; they are `column_1`, `column_2`, … otherwise.
+    /// Whether the first record names the columns; otherwise they take `names` in turn, and past them `column_3`, `column_4`, …
     pub header: bool,
+    /// Names for columns that no header names: a contract's, in its order.
+    pub names: Vec<String>,
     /// Spellings of null, for unquoted values.
     pub null: Vec<String>,
     /// Whether a comma, not a point, stands before a number's fraction.
@@ -59,6 +61,7 @@ impl Default for CsvFormat {
             delimiter: b',',
             quote: Some(b'"'),
             header: true,
+            names: vec![],
             null: vec![],
             decimal_comma: false,
             comment: None,
@@ -116,7 +119,8 @@ impl CsvFormat {
                 Found::Record(next) => {
                     let fields = starts.len() - 1;
                     if !self.header {
-                        return Ok(((1..=fields).map(|n| format!("column_{n}")).collect(), bom));
+                        let name = |at: usize| self.names.get(at).cloned().unwrap_or_else(|| format!("column_{}", at + 1));
+                        return Ok(((0..fields).map(name).collect(), bom));
                     }
                     let last = fields - 1;
                     let fields = starts.windows(2).enumerate().map(|(i, bounds)| {

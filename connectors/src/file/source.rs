@@ -6,7 +6,10 @@ use arrow::{
     array::{ArrayRef, StringArray},
     compute::{CastOptions, cast_with_options},
     datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef},
-    ipc::convert::{IpcSchemaEncoder, try_schema_from_flatbuffer_bytes},
+    ipc::{
+        convert::{IpcSchemaEncoder, fb_to_schema},
+        root_as_schema,
+    },
 };
 use datafusion::common::ScalarValue;
 use futures::{StreamExt, TryStreamExt};
@@ -151,6 +154,7 @@ fn cutting(settings: &FileSource, format: Format, cx: &SourceContext) -> Cutting
                 delimiter,
                 quote: csv.quote.map(|character| character.0),
                 header: csv.header,
+                names: cx.declared.iter().flat_map(|declared| declared.fields()).map(|field| field.name().clone()).collect(),
                 null: csv.null.clone(),
                 decimal_comma: csv.decimal == Decimal::Comma,
                 comment: csv.comment.map(|character| character.0),
@@ -265,7 +269,7 @@ impl Learner {
         let mut first = true;
         while let Some(block) = blocks.next_block()? {
             if !block.bytes.is_empty() {
-                self.cutting.format.infer(first, &block.bytes, state)?;
+                self.cutting.format.infer(first, self.stated(&block.bytes, first, state.records), state)?;
                 first = false;
             } else if first && self.header {
                 return Err(header_too_long(file, &block.bad));
@@ -282,6 +286,20 @@ impl Learner {
             }
         }
         Ok(())
+    }
+
+    /// As much of a block as the stated sample still wants: a line a record, and one more for a header.
+    fn stated<'b>(&self, block: &'b [u8], first: bool, records: u64) -> &'b [u8] {
+        let lines = self.infer_rows.saturating_sub(records).saturating_add(u64::from(first && self.header));
+        let Some(last) = usize::try_from(lines - lines.min(1)).ok().and_then(|nth| memchr::memchr_iter(b'\n', block).nth(nth)) else {
+            return block;
+        };
+        let sample = &block[..=last];
+        match self.cutting.format.whole_records(sample, false) {
+            // A record of many lines: all of the block serves as well.
+            0 => block,
+            whole => &sample[..whole],
+        }
     }
 
     /// Learns from the rest of a file whose columns are known by now, on several threads: each keeps a state of its own,
@@ -495,7 +513,7 @@ fn decode_schema(text: &str) -> Result<Schema> {
     let broken = || Error::weir("state", "the remembered columns of a file source cannot be read");
     let pair = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
     let bytes: Vec<u8> = text.as_bytes().chunks(2).map(pair).collect::<Option<_>>().ok_or_else(broken)?;
-    try_schema_from_flatbuffer_bytes(&bytes).map_err(|error| broken().because(error))
+    root_as_schema(&bytes).map(fb_to_schema).map_err(|error| broken().because(error.to_string()))
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ mod stage;
 mod stats;
 pub mod table;
 pub mod types;
+mod writer;
 
 #[cfg(test)]
 mod tests;

@@ -490,7 +490,8 @@ impl Load for LakeLoad {
                 return Ok(Published { version: version.to_string(), already: true });
             }
             let mut changes = self.changes(table.as_ref(), &staged, attempt == 0).await?;
-            if changes.adds.is_empty() && changes.removes.is_empty() && changes.metadata.is_none() {
+            // Without a row there is nothing to do twice. Rows that change nothing are committed as such: their files go.
+            if staged.is_empty() && changes.removes.is_empty() && changes.metadata.is_none() {
                 let version = table.as_ref().and_then(DeltaTable::version).unwrap_or(0);
                 return Ok(Published { version: version.to_string(), already: false });
             }

@@ -106,14 +106,15 @@ pub(super) async fn duplicate_key(load: &LakeLoad, staged: &[Add]) -> Result<Opt
 
 fn session(load: &LakeLoad, staged: &[Add]) -> SessionContext {
     let bytes: u64 = staged.iter().map(|add| add.size.unsigned_abs()).sum();
-    let hashed = match load.cx.runtime.memory_pool.memory_limit() {
-        MemoryLimit::Finite(limit) => bytes < limit as u64 / HASHED_SHARE,
-        _ => true,
-    };
-    let config = SessionConfig::new()
-        .with_target_partitions(load.cx.partitions.max(1))
-        .with_batch_size(load.cx.batch_rows.max(1))
-        .set_bool("datafusion.optimizer.prefer_hash_join", hashed);
+    let partitions = load.cx.partitions.max(1);
+    let mut config = SessionConfig::new().with_target_partitions(partitions).with_batch_size(load.cx.batch_rows.max(1));
+    if let MemoryLimit::Finite(limit) = load.cx.runtime.memory_pool.memory_limit() {
+        // Each sort sets some memory aside to merge what it spilled; several run at once, and all of them need to start.
+        let aside = (limit / (16 * partitions)).clamp(64 << 10, 10 << 20);
+        config = config
+            .with_sort_spill_reservation_bytes(aside)
+            .set_bool("datafusion.optimizer.prefer_hash_join", bytes < limit as u64 / HASHED_SHARE);
+    }
     if load.place.local.is_none() {
         load.cx.runtime.register_object_store(load.place.store_url().as_ref(), load.place.store.clone());
     }

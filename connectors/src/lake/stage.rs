@@ -3,8 +3,6 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::Write,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,45 +10,24 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array},
+    array::{Array, ArrayRef, RecordBatch, UInt32Array},
     compute::take_record_batch,
-    datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef},
+    datatypes::{DataType, Field, Schema, SchemaRef},
     row::{RowConverter, SortField},
 };
-use datafusion::execution::{
-    SendableRecordBatchStream,
-    memory_pool::{MemoryConsumer, MemoryLimit, MemoryReservation},
-    runtime_env::RuntimeEnv,
-};
+use datafusion::execution::{SendableRecordBatchStream, memory_pool::MemoryLimit, runtime_env::RuntimeEnv};
 use deltalake::kernel::Add;
 use futures::StreamExt;
-use object_store::{ObjectStoreExt, WriteMultipart};
-use parking_lot::Mutex;
-use parquet::{
-    arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
-    basic::{Compression, ZstdLevel},
-    errors::ParquetError,
-    file::properties::WriterProperties,
-};
-use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    schema::Column,
-    stats,
-    table::{Place, disk_error, io_error},
-    types,
-};
+use super::{schema::Column, stats, table::Place, types, writer::Files};
 use crate::error::{Error, Result};
 
-/// Files that one writer holds open; with more partitions than this the fullest is closed early.
-const OPEN_MAX: usize = 64;
 /// Batches that wait for one writer.
 const QUEUE: usize = 2;
 /// Another writer starts only for a load of more than this.
 const ANOTHER_WRITER_BYTES: usize = 16 << 20;
-/// Parts of one upload on their way at once.
-const PARTS_IN_FLIGHT: usize = 4;
 
 /// What is written where.
 #[derive(Debug)]
@@ -74,23 +51,24 @@ pub struct Spec {
 /// Writes rows to files.
 #[derive(Debug)]
 pub struct Stage {
-    spec: Spec,
+    pub(super) spec: Spec,
     /// The columns inside files (all but the partition columns), each with its place in `spec.written`.
     inside: Vec<usize>,
     /// The partition columns, each with its place in `spec.written` where rows have it.
-    outside: Vec<(String, Option<usize>)>,
+    pub(super) outside: Vec<(String, Option<usize>)>,
     /// What files hold, in the layout it arrives in.
-    layout: SchemaRef,
+    pub(super) layout: SchemaRef,
     /// The same in lake types, for statistics.
-    schema: SchemaRef,
-    row_group_bytes: usize,
-    runtime: Arc<RuntimeEnv>,
+    pub(super) schema: SchemaRef,
+    pub(super) row_group_bytes: usize,
+    pub(super) runtime: Arc<RuntimeEnv>,
     files: AtomicU64,
-    abandoned: Arc<AtomicBool>,
+    pub(super) abandoned: Arc<AtomicBool>,
     tasks: TaskTracker,
 }
 
-enum Message {
+/// What a writer is handed.
+pub(super) enum Message {
     /// Rows as they came.
     Rows(RecordBatch),
     /// Converted rows of one partition, without its columns.
@@ -248,7 +226,7 @@ impl Stage {
         Writer { sender, task }
     }
 
-    fn columns(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    pub(super) fn columns(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
         let mut columns = Vec::with_capacity(self.spec.written.len());
         for (column, source) in &self.spec.written {
             let array = types::convert(&column.name, batch.column(*source), &column.lake)?;
@@ -264,7 +242,7 @@ impl Stage {
     }
 
     /// What goes into files, in the one layout that a file has.
-    fn inner(&self, columns: &[ArrayRef]) -> Result<RecordBatch> {
+    pub(super) fn inner(&self, columns: &[ArrayRef]) -> Result<RecordBatch> {
         let mut arrays = Vec::with_capacity(self.inside.len());
         for (field, index) in self.layout.fields().iter().zip(&self.inside) {
             let array = &columns[*index];
@@ -338,7 +316,7 @@ impl Stage {
         Ok(values)
     }
 
-    fn new_path(&self, values: &[Option<String>]) -> String {
+    pub(super) fn new_path(&self, values: &[Option<String>]) -> String {
         let mut path = String::new();
         if !self.spec.folder.is_empty() {
             path = format!("{}/", self.spec.folder);
@@ -348,25 +326,6 @@ impl Stage {
         }
         let number = self.files.fetch_add(1, Ordering::Relaxed);
         path + &format!("part-{}-{number:05}.parquet", self.spec.label)
-    }
-
-    fn create(&self, path: &str) -> Result<Output> {
-        let Some(root) = &self.spec.place.local else {
-            let location = self.spec.place.path(path);
-            let handle = Handle::current();
-            let upload = handle
-                .block_on(self.spec.place.store.put_multipart(&location))
-                .map_err(|error| Error::system("lake-store", format!("cannot write \"{location}\": {error}")).later())?;
-            let upload = WriteMultipart::new_with_chunk_size(upload, 8 << 20);
-            return Ok(Output::Store(Arc::new(Mutex::new(Some(upload))), handle));
-        };
-        let full = root.join(path);
-        let failed = |error: std::io::Error| disk_error(&format!("cannot write \"{}\"", full.display()), &error).because(error);
-        if let Some(folder) = full.parent() {
-            std::fs::create_dir_all(folder).map_err(failed)?;
-        }
-        let file = File::options().write(true).create_new(true).open(&full).map_err(failed)?;
-        Ok(Output::Disk(Arc::new(file)))
     }
 }
 
@@ -406,13 +365,5 @@ mod tests {
         assert_eq!(tame("São Paulo/SP %20"), "S_o_Paulo_SP__20");
         assert_eq!(tame(&"x".repeat(300)).len(), 64);
         assert_eq!(tame(".."), "..");
-    }
-
-    #[test]
-    fn a_nan_is_found_in_either_width() {
-        let nan: ArrayRef = Arc::new(arrow::array::Float32Array::from(vec![1.0, f32::NAN]));
-        assert!(holds_nan(&nan));
-        let none: ArrayRef = Arc::new(arrow::array::Float64Array::from(vec![Some(f64::INFINITY), None]));
-        assert!(!holds_nan(&none));
     }
 }

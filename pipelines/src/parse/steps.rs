@@ -338,7 +338,10 @@ fn kind(
         connection(walk, value, &kind.value, vocabulary.connections);
     }
     let document: &Arc<Document> = walk.document;
-    Some(Settings::new(document, vec![role.key().into(), name.value.clone(), kind.value.clone()], kind, span))
+    let settings = Settings::new(document, vec![role.key().into(), name.value.clone(), kind.value.clone()], kind, span);
+    let check = if role == Role::Sink { vocabulary.check_sink } else { vocabulary.check_source };
+    walk.found.extend(check(&settings));
+    Some(settings)
 }
 
 fn connection(walk: &mut Walk<'_>, value: &Value<'_>, kind: &str, known: &[&str]) {

@@ -8,9 +8,9 @@ use std::{
 
 use chrono::Utc;
 use serde::Serialize;
-use weir_connectors::{CONNECTIONS, SINKS, SOURCES};
+use weir_connectors::CONNECTIONS;
 use weir_engine::{Failure, Workspace};
-use weir_pipelines::{Diagnostic, Diagnostics, Pipeline, Project, Vocabulary};
+use weir_pipelines::{Diagnostic, Diagnostics, Pipeline, Project};
 
 use super::{Global, signals::Signals};
 use crate::{
@@ -74,7 +74,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// Reads the place and starts to listen for signals; needs a running tokio runtime.
+    /// Reads the place and starts to listen for signals.
     pub fn new(global: Global, environment: HashMap<String, String>) -> Self {
         let out = Style::decide(global.color, io::stdout().is_terminal(), &environment);
         let talk = Style::decide(global.color, io::stderr().is_terminal(), &environment);
@@ -183,11 +183,8 @@ impl Context {
     pub fn parse(&self, project: &Project, path: &Path, set: &[(String, String)]) -> Result<Pipeline, Diagnostics> {
         let file = project::read(path, &self.folder).map_err(|diagnostic| vec![diagnostic])?;
         let folder = path.parent().unwrap_or(&self.folder).to_path_buf();
-        let sources: Vec<&str> = SOURCES.iter().map(|kind| kind.kind).collect();
-        let sinks: Vec<&str> = SINKS.iter().map(|kind| kind.kind).collect();
         let connections: Vec<&str> = project.connections.keys().map(String::as_str).collect();
-        let vocabulary = Vocabulary { sources: &sources, sinks: &sinks, connections: &connections };
-        weir_pipelines::parse(file, folder, set, vocabulary)
+        weir_pipelines::parse(file, folder, set, weir_connectors::vocabulary(&connections))
     }
 
     /// Checks the settings of the project's connections, each by its kind.

@@ -97,16 +97,14 @@ pub fn write_new(dir: &Path, files: &[(String, String)], folder: &Path) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use weir_pipelines::{SourceFile, Vocabulary};
+    use weir_pipelines::SourceFile;
 
     use super::*;
 
     #[test]
     fn the_example_is_a_pipeline_without_fault() {
         let (path, text) = FILES[2];
-        let sources: Vec<&str> = weir_connectors::SOURCES.iter().map(|kind| kind.kind).collect();
-        let sinks: Vec<&str> = weir_connectors::SINKS.iter().map(|kind| kind.kind).collect();
-        let vocabulary = Vocabulary { sources: &sources, sinks: &sinks, connections: &[] };
+        let vocabulary = weir_connectors::vocabulary(&[]);
         let pipeline = weir_pipelines::parse(SourceFile::new(path, text), PathBuf::from("pipelines/orders"), &[], vocabulary);
         let pipeline =
             pipeline.unwrap_or_else(|wrong| panic!("{}", crate::render::error::render_diagnostics(&wrong, crate::render::Style::PLAIN)));

@@ -15,7 +15,7 @@ use crate::{project, render::error};
 const EXAMPLES: &str = "\
 Examples:
   weir new visits                                  from files to the lake
-  weir new visits --source file --sink lake   
+  weir new visits --source file --sink lake
   weir connectors list                             which kinds there are";
 
 /// Make the skeleton of a pipeline: pipelines/NAME/pipeline.toml
@@ -102,7 +102,7 @@ fn step_name(text: &str, role: &str) -> Option<String> {
 mod tests {
     use std::path::PathBuf;
 
-    use weir_pipelines::{SourceFile, Vocabulary};
+    use weir_pipelines::SourceFile;
 
     use super::*;
 
@@ -124,8 +124,6 @@ mod tests {
 
     #[test]
     fn every_pair_of_kinds_makes_a_pipeline_that_parses() {
-        let sources: Vec<&str> = SOURCES.iter().map(|kind| kind.kind).collect();
-        let sinks: Vec<&str> = SINKS.iter().map(|kind| kind.kind).collect();
         for source in SOURCES {
             for sink in SINKS {
                 let text = skeleton("visits", source.example, sink.example, false);
@@ -137,7 +135,7 @@ mod tests {
                     .collect();
                 connections.dedup();
                 let connections: Vec<&str> = connections.iter().map(String::as_str).collect();
-                let vocabulary = Vocabulary { sources: &sources, sinks: &sinks, connections: &connections };
+                let vocabulary = weir_connectors::vocabulary(&connections);
                 let parsed = weir_pipelines::parse(SourceFile::new("p.toml", &*text), PathBuf::from("."), &[], vocabulary);
                 let pipeline = parsed.unwrap_or_else(|wrong| {
                     panic!("{}\n{text}", crate::render::error::render_diagnostics(&wrong, crate::render::Style::PLAIN))

@@ -179,7 +179,7 @@ fn default_text(value: &Value) -> Option<String> {
 
 /// The setting's own words, else its type's; then what each of its values means.
 fn description(root: &Value, value: &Value, inner: &Value) -> String {
-    let own = |value: &Value| value.get("description").and_then(Value::as_str).map(str::to_owned);
+    let own = |value: &Value| value.get("description").and_then(Value::as_str).map(paragraphs);
     let mut text = own(value).or_else(|| own(inner)).unwrap_or_default();
     for option in inner.get("oneOf").and_then(Value::as_array).into_iter().flatten() {
         let option = resolve(root, option);
@@ -187,10 +187,15 @@ fn description(root: &Value, value: &Value, inner: &Value) -> String {
         if let Some(option) = said
             && let Some(words) = option.get("description").and_then(Value::as_str)
         {
-            text.push_str(&format!("\n{}: {words}", literal(&option["const"])));
+            text.push_str(&format!("\n{}: {}", literal(&option["const"]), paragraphs(words)));
         }
     }
     text
+}
+
+/// One line per paragraph: where a doc comment was broken says nothing.
+fn paragraphs(text: &str) -> String {
+    text.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join("\n")
 }
 
 /// Draws a page for a terminal.
@@ -275,7 +280,8 @@ mod tests {
     struct Sample {
         /// Where it is.
         path: String,
-        /// At most so many.
+        /// At most
+        /// so many.
         #[serde(default = "seven")]
         rows_max: u64,
         /// How.

@@ -168,7 +168,7 @@ fn broken(error: &ReadlineError) -> Stop {
 
 async fn statements(context: &Context, session: &Session, text: &str, format: Format, timing: bool) -> Result<(), Stop> {
     for statement in split(text) {
-        let cancel = context.signals.work("cancelling the query");
+        let cancel = context.signals.work("");
         let started = Instant::now();
         let whole = async {
             let stream = query(session, "<sql>", text, statement).await?;

@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, sync::Arc};
 
 use clap::Args;
-use weir_engine::{Event, Summary, run::RunOptions};
+use weir_engine::{Event, Failure, Summary, run::RunOptions};
 
 use super::context::{Answer, Context, Set};
 use crate::render::{
@@ -61,6 +61,9 @@ impl Run {
         let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| watcher.take(&event));
         let result = weir_engine::run::run(&workspace, &pipeline, options, cancel, events).await;
         progress.finish();
+        if matches!(result, Err(Failure::Interrupted)) {
+            context.say("what was staged is discarded; nothing was published");
+        }
         let summary = result?;
         if context.global.json {
             context.answer_json(&summary)?;

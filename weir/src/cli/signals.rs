@@ -18,6 +18,8 @@ struct State {
     token: CancellationToken,
     /// What is said when the first signal comes; nothing where the end is immediate.
     said: &'static str,
+    /// False until the first piece of work: a signal before it counts.
+    begun: bool,
 }
 
 /// What a signal leads to.
@@ -28,33 +30,40 @@ enum Then {
 }
 
 impl Signals {
-    /// Starts to listen; needs a running tokio runtime.
+    /// Starts to listen, on a thread of its own: a signal must be heard also while a query keeps every worker busy.
+    /// Without that thread, signals do what they do by default.
     pub fn listen() -> Self {
         let signals = Self::silent();
         let listener = signals.clone();
-        tokio::spawn(async move {
-            let Ok(mut source) = Source::new() else { return };
-            loop {
-                source.next().await;
-                match listener.take() {
-                    Then::Say("") => {}
-                    Then::Say(text) => to_stderr(text),
-                    Then::End =>
-                    {
-                        #[expect(
-                            clippy::disallowed_methods,
-                            reason = "a second Ctrl-C ends at once; the next run discards what this one staged"
-                        )]
-                        std::process::exit(i32::from(INTERRUPTED))
+        let listen = move || {
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+            runtime.block_on(async {
+                let Ok(mut source) = Source::new() else { return };
+                loop {
+                    source.next().await;
+                    match listener.take() {
+                        Then::Say("") => {}
+                        Then::Say(text) => to_stderr(text),
+                        Then::End =>
+                        {
+                            #[expect(
+                                clippy::disallowed_methods,
+                                reason = "a second Ctrl-C ends at once; the next run discards what this one staged"
+                            )]
+                            std::process::exit(i32::from(INTERRUPTED))
+                        }
                     }
                 }
-            }
-        });
+            });
+        };
+        if let Err(error) = std::thread::Builder::new().name("signals".to_owned()).spawn(listen) {
+            tracing::warn!(%error, "no thread for signals");
+        }
         signals
     }
 
     fn silent() -> Self {
-        Self { state: Arc::new(Mutex::new(State { token: CancellationToken::new(), said: "" })) }
+        Self { state: Arc::new(Mutex::new(State { token: CancellationToken::new(), said: "", begun: false })) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -78,10 +87,11 @@ impl Signals {
     /// Sets a new token for one piece of work, and what is said when it is to stop.
     pub fn work(&self, said: &'static str) -> CancellationToken {
         let mut state = self.lock();
-        // A signal that came before the work began counts.
-        if !state.token.is_cancelled() || !state.said.is_empty() {
+        // A signal that came before the first work began stops it too.
+        if state.begun {
             state.token = CancellationToken::new();
         }
+        state.begun = true;
         state.said = said;
         state.token.clone()
     }
@@ -141,11 +151,11 @@ mod tests {
     #[test]
     fn each_query_of_a_prompt_is_cancelled_by_itself() {
         let signals = Signals::silent();
-        let first = signals.work("cancelling the query");
-        assert_eq!(signals.take(), Then::Say("cancelling the query"));
-        let second = signals.work("cancelling the query");
+        let first = signals.work("");
+        assert_eq!(signals.take(), Then::Say(""));
+        let second = signals.work("");
         assert!(first.is_cancelled() && !second.is_cancelled());
-        assert_eq!(signals.take(), Then::Say("cancelling the query"));
+        assert_eq!(signals.take(), Then::Say(""));
     }
 
     #[test]

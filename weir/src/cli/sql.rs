@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use datafusion::execution::SendableRecordBatchStream;
+use datafusion::{execution::SendableRecordBatchStream, physical_plan::stream::RecordBatchReceiverStream};
 use futures::StreamExt;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -164,7 +164,7 @@ pub fn chosen(format: Option<Format>, output: Option<&Path>, context: &Context) 
 /// Asks one statement. Diagnostics point into the whole text that holds it.
 pub async fn query(session: &Session, name: &str, text: &str, statement: Statement<'_>) -> Result<SendableRecordBatchStream, Failure> {
     // A query ends with its stream: dropping it is how it is cancelled, so that no rows are ever taken for all rows.
-    session.query(statement.text, CancellationToken::new()).await.map_err(|failure| match failure {
+    let stream = session.query(statement.text, CancellationToken::new()).await.map_err(|failure| match failure {
         Failure::Diagnostics(diagnostics) => {
             let whole = SourceFile::new(name, text);
             let moved = diagnostics.into_iter().map(|mut diagnostic| {
@@ -179,7 +179,24 @@ pub async fn query(session: &Session, name: &str, text: &str, statement: Stateme
             Failure::Diagnostics(moved.collect())
         }
         other => other,
-    })
+    })?;
+    Ok(apart(stream))
+}
+
+/// Moves the work of a stream off the task that waits for it, which can then hear Ctrl-C while a batch is long in the making.
+fn apart(mut stream: SendableRecordBatchStream) -> SendableRecordBatchStream {
+    let mut builder = RecordBatchReceiverStream::builder(stream.schema(), 2);
+    let sender = builder.tx();
+    builder.spawn(async move {
+        while let Some(batch) = stream.next().await {
+            // Nobody waits any more: the answer was given up.
+            if sender.send(batch).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
+    builder.build()
 }
 
 /// Writes streams of one schema as one answer and returns how many rows it has. `keep` may change or refuse a batch; nothing

@@ -33,7 +33,7 @@ pub fn render(failure: &Failure, style: Style) -> String {
     match failure {
         Failure::Diagnostics(diagnostics) => render_diagnostics(diagnostics, style),
         Failure::Error(error) => render_error(error, style),
-        Failure::Interrupted => format!("{}: stopped before the end; nothing was published\n", style.yellow("interrupted")),
+        Failure::Interrupted => format!("{}: stopped before the end\n", style.yellow("interrupted")),
     }
 }
 
@@ -78,7 +78,7 @@ pub fn to_json(failure: &Failure) -> Value {
             "blame": match error.blame { Blame::User => "user", Blame::System => "system", Blame::Weir => "weir" },
             "retry": match error.retry { Retry::Never => "never", Retry::Later => "later" },
         } }),
-        Failure::Interrupted => json!({ "error": { "code": "interrupted", "message": "stopped before the end; nothing was published" } }),
+        Failure::Interrupted => json!({ "error": { "code": "interrupted", "message": "stopped before the end" } }),
     }
 }
 

@@ -150,7 +150,7 @@ async fn folders_give_columns_of_their_own() {
     declare(&mut cx, &[("m", DataType::Int32), ("a", DataType::Int64)]);
     let (names, rows) = read("path = \"t\"", &cx).await.expect("rows");
     assert_eq!(names, ["m Int32", "a Int64", "year Int64"]);
-    assert_eq!(rows, ["1|1|2013", "12|2|2014"]);
+    assert_eq!(rows, ["12|2|2014", "1|1|2013"]);
     let (names, _) = read("path = \"t\"\nhive = false", &cx).await.expect("rows");
     assert_eq!(names, ["m Int32", "a Int64"]);
     declare(&mut cx, &[("year", DataType::Date32)]);
@@ -445,7 +445,7 @@ async fn avro_files_are_read_and_cut_ones_refused() {
     assert_eq!(texts(&collect(&opened, "select count(s) from rows").await.expect("rows")), ["4500"]);
     fs::write(dir.path().join("a.avro"), &bytes[..bytes.len() - 20]).expect("a file");
     let error = read("path = \"a.avro\"", &cx).await.expect_err("cut");
-    assert!(error.starts_with("corrupt: \"a.avro\" is not a readable avro file") || error.starts_with("truncated"), "{error}");
+    assert_eq!(error, "truncated: \"a.avro\" ends in the middle of a block");
 }
 
 proptest! {
