@@ -81,7 +81,7 @@ pub struct PlannedSink {
 pub enum Frugality {
     /// Hash joins, all processors.
     Fast,
-    /// Sort-merge joins that spill, one stream, small batches: slower, and finishes where hashing does not fit.
+    /// Sort-merge joins that spill, few streams, small batches: slower, and finishes where hashing does not fit.
     Frugal,
 }
 

@@ -15,7 +15,9 @@ use datafusion::{
     execution::{SendableRecordBatchStream, SessionStateBuilder, context::SQLOptions},
     physical_plan::stream::RecordBatchStreamAdapter,
     prelude::{SessionConfig, SessionContext},
+    sql::parser::Statement,
     sql::sqlparser::{
+        ast,
         dialect::GenericDialect,
         tokenizer::{Token, Tokenizer},
     },
@@ -27,7 +29,7 @@ use weir_connectors::{
     lake::{self, Version},
     quote,
 };
-use weir_pipelines::{SourceFile, SqlText};
+use weir_pipelines::{Diagnostic, SourceFile, SqlText};
 
 use crate::{
     check::{Column, columns},
@@ -87,6 +89,7 @@ impl Session {
     pub async fn query(&self, sql: &str, cancel: CancellationToken) -> Result<SendableRecordBatchStream> {
         let sql = &time_travel(sql);
         let text = SqlText::plain(SourceFile::new("<sql>", sql.as_str()));
+        self.read_only(&text)?;
         let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         let planned = async {
             let frame = self.session.sql_with_options(sql, options).await?;
@@ -99,6 +102,30 @@ impl Session {
         let schema = stream.schema();
         let stopped = stream.take_until(cancel.cancelled_owned());
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stopped)))
+    }
+
+    /// Refuses what is no query before its tables are looked up.
+    fn read_only(&self, text: &SqlText) -> Result<()> {
+        let dialect = self.session.copied_config().options().sql_parser.dialect;
+        let parsed = self.session.state().sql_to_statement(&text.text, &dialect).map_err(|error| diagnose(&error, text))?;
+        let reads = match &parsed {
+            Statement::Explain(_) => true,
+            Statement::Statement(statement) => matches!(
+                statement.as_ref(),
+                ast::Statement::Query(_)
+                    | ast::Statement::ExplainTable { .. }
+                    | ast::Statement::ShowTables { .. }
+                    | ast::Statement::ShowColumns { .. }
+                    | ast::Statement::ShowVariable { .. }
+                    | ast::Statement::ShowFunctions { .. }
+            ),
+            _ => false,
+        };
+        if reads {
+            return Ok(());
+        }
+        let refused = Diagnostic::error("read-only", "only queries are answered here, nothing is changed");
+        Err(refused.at(&text.file, text.span.clone(), "").help("tables change by running pipelines").into())
     }
 
     /// Answers one query with all its rows.
@@ -185,13 +212,7 @@ fn refuse(error: &DataFusionError, text: &SqlText) -> Failure {
     if weir_connectors::Error::find(error).is_some() || matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
         return crate::run::explain(error);
     }
-    let mut diagnostic = diagnose(error, text);
-    if diagnostic.message.ends_with("not supported: DDL") || diagnostic.message.contains("not supported: ") {
-        diagnostic.code = "read-only";
-        diagnostic.message = "only queries are answered here".to_owned();
-        diagnostic = diagnostic.help("tables change by running pipelines");
-    }
-    diagnostic.into()
+    diagnose(error, text).into()
 }
 
 /// The Delta tables under a folder: `<folder>/<schema>/<table>`.

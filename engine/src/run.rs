@@ -66,7 +66,8 @@ pub async fn run(
             attempt.notes.push("the first try needed more memory than its limit; a second one sorts and merges on disk instead".to_owned());
             events(Event::Note(attempt.notes[0].clone()));
             attempt.context = Arc::new(RunContext {
-                partitions: 1,
+                // DataFusion merges sorted inputs only when there is more than one stream.
+                partitions: 2,
                 batch_rows: 2048,
                 cancel: cancel.child_token(),
                 // The first try's pool may still be held by tasks that are ending.

@@ -25,6 +25,7 @@ fn blocks(page: &str) -> Vec<Block> {
                 let file = before.strip_suffix("`:").and_then(|text| text.rsplit('`').next()).map(str::to_owned);
                 found.push(Block { language: language.trim().to_owned(), file, text: String::new(), line: number + 1 });
             }
+            before.clear();
             open = !open;
         } else if open {
             let block = found.last_mut().expect("a block is open");
@@ -59,7 +60,7 @@ fn walk(page: &Path) -> (usize, usize) {
     let (mut checked, mut run) = (0, 0);
     for block in blocks(&text) {
         let at = format!("{}:{}", page.display(), block.line);
-        if let Some(file) = block.file.as_ref().filter(|_| block.language != "console") {
+        if let Some(file) = &block.file {
             project.write(file, &block.text);
         }
         match block.language.as_str() {

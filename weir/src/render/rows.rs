@@ -103,7 +103,7 @@ pub struct RowsWriter<W: Write + Send> {
 
 enum Inner<W: Write + Send> {
     Table { out: Kept<W>, table: Box<Table>, look: Look, style: Style, drawn: bool, waiting: usize },
-    Csv { writer: csv::Writer<Kept<W>>, schema: SchemaRef, failed: Failed },
+    Csv { writer: Box<csv::Writer<Kept<W>>>, schema: SchemaRef, failed: Failed },
     Json { writer: arrow::json::Writer<Kept<W>, JsonArray>, failed: Failed },
     Ndjson { writer: arrow::json::Writer<Kept<W>, LineDelimited>, failed: Failed },
     Parquet { writer: Box<ArrowWriter<Kept<W>>>, failed: Failed },
@@ -120,12 +120,11 @@ struct Kept<W> {
 
 impl<W: Write> Kept<W> {
     fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
-        result.map_err(|error| {
+        result.inspect_err(|error| {
             let again = io::Error::new(error.kind(), error.to_string());
             if let Ok(mut failed) = self.failed.lock() {
                 failed.get_or_insert(again);
             }
-            error
         })
     }
 }
@@ -166,7 +165,7 @@ impl<W: Write + Send> RowsWriter<W> {
                 let mut writer = csv::WriterBuilder::new().with_header(true).build(out);
                 // The header is due also where no row follows.
                 or_output(writer.write(&RecordBatch::new_empty(schema.clone())), &failed)?;
-                Inner::Csv { writer, schema, failed }
+                Inner::Csv { writer: Box::new(writer), schema, failed }
             }
             Format::Json => Inner::Json { writer: WriterBuilder::new().with_explicit_nulls(true).build(out), failed },
             Format::Ndjson => Inner::Ndjson { writer: WriterBuilder::new().with_explicit_nulls(true).build(out), failed },
