@@ -153,6 +153,10 @@ impl Source for ClickhouseSource {
 
 #[async_trait]
 impl Sink for ClickhouseSink {
+    fn destination(&self, _: &SinkContext) -> String {
+        format!("{}.{}", self.connection, self.table)
+    }
+
     async fn plan(&self, _: &SchemaRef, _: &SinkContext) -> Result<Change> {
         Err(not_built())
     }

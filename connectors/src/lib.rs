@@ -55,6 +55,8 @@ pub struct Opened {
 /// A place that rows go to.
 #[async_trait]
 pub trait Sink: Debug + Send + Sync {
+    /// The destination as a person names it. Two sinks of one pipeline that answer alike write the same thing.
+    fn destination(&self, cx: &SinkContext) -> String;
     /// Compares `rows` with the destination and says what would change there. Changes nothing.
     async fn plan(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Change>;
     /// Starts one run's load. Nothing is visible to readers before [`Load::publish`].
@@ -64,6 +66,8 @@ pub trait Sink: Debug + Send + Sync {
 /// One run's rows on their way into one destination. `DataSink::write_all` stages them and returns how many it took.
 #[async_trait]
 pub trait Load: DataSink {
+    /// The destination as a person names it: `lake.flights.delays`, a path.
+    fn destination(&self) -> String;
     /// Says where it stages, before the first row is written: enough for [`SinkKind::resume`] to discard after a crash.
     fn stage(&self) -> serde_json::Value;
     /// Ends staging: everything is durable, keys are checked. Called once, after `write_all`.

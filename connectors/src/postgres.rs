@@ -152,6 +152,10 @@ impl Source for PostgresSource {
 
 #[async_trait]
 impl Sink for PostgresSink {
+    fn destination(&self, _: &SinkContext) -> String {
+        format!("{}.{}", self.connection, self.table)
+    }
+
     async fn plan(&self, _: &SchemaRef, _: &SinkContext) -> Result<Change> {
         Err(not_built())
     }

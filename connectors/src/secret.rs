@@ -142,6 +142,7 @@ fn run(program: &str, arguments: &[String], environment: &HashMap<String, String
                 let _ = child.wait();
                 return Err(format!("it took longer than {} s", COMMAND_TIMEOUT.as_secs()));
             }
+            #[expect(clippy::disallowed_methods, reason = "secrets are revealed on a blocking thread")]
             None => std::thread::sleep(Duration::from_millis(5)),
         }
     };

@@ -69,11 +69,22 @@ impl RowCheck for ContractCheck {
                 code: violation.keyword,
                 column: violation.column,
                 reason: violation.message,
-                raw: json::text(&rows, violation.row),
+                raw: cut(json::text(&rows, violation.row)),
             });
         }
         Ok((filter_record_batch(&rows, &BooleanArray::new(valid, None))?, rejects))
     }
+}
+
+/// A row as the quarantine keeps it: whole up to 64 KiB, and past that its start and a word on its length.
+fn cut(mut text: String) -> String {
+    const RAW_BYTES_MAX: usize = 64 << 10;
+    if text.len() > RAW_BYTES_MAX {
+        let note = format!("… (cut; {} bytes in all)", text.len());
+        text.truncate(text.floor_char_boundary(RAW_BYTES_MAX));
+        text.push_str(&note);
+    }
+    text
 }
 
 fn coordinates(file: &ArrayRef, row: &ArrayRef, at: usize) -> (Option<String>, Option<u64>) {
@@ -126,7 +137,7 @@ impl RowCheck for CastCheck {
                         code: "wrong-type".to_owned(),
                         reason: format!("\"{value}\" in \"{column}\" does not fit {to}"),
                         column: Some(column),
-                        raw: json::text(&batch, row),
+                        raw: cut(json::text(&batch, row)),
                     });
                 }
             }

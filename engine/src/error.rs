@@ -59,6 +59,15 @@ impl Failure {
         }))
     }
 
+    /// What happened, in one line.
+    pub fn sentence(&self) -> String {
+        match self {
+            Failure::Diagnostics(all) => all.first().map(|first| first.message.clone()).unwrap_or_default(),
+            Failure::Error(error) => error.to_string(),
+            Failure::Interrupted => "interrupted".to_owned(),
+        }
+    }
+
     /// Names the step, unless one is named already.
     #[must_use]
     pub fn in_step(mut self, step: &str) -> Self {

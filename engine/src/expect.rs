@@ -161,19 +161,19 @@ async fn broken(expectation: &Expectation, kept: &Kept, session: &SessionContext
         Expected::NoRows(sql) => sql.text.trim_end().trim_end_matches(';').to_owned(),
         Expected::Unique(columns) => {
             let columns = names(columns);
-            format!("select {columns}, count(*) as \"rows\" from {on} group by {columns} having count(*) > 1")
+            format!("select {columns}, count(*) as \"__weir_rows\" from {on} group by {columns} having count(*) > 1")
         }
         Expected::NotNull(columns) => {
             let any: Vec<String> = columns.iter().map(|column| format!("{} is null", quote::identifier(&column.value))).collect();
             format!("select * from {on} where {}", any.join(" or "))
         }
     };
-    let counted = session.sql(&format!("select count(*) from ({query})")).await?.collect().await?;
+    let counted = session.sql(&format!("select count(*) from ({query}\n)")).await?.collect().await?;
     let count = counted.first().map_or(0, |batch| batch.column(0).as_primitive::<Int64Type>().value(0));
     if count == 0 {
         return Ok(None);
     }
-    let examples = session.sql(&format!("select * from ({query}) limit {EXAMPLES_MAX}")).await?.collect().await?;
+    let examples = session.sql(&format!("select * from ({query}\n) limit {EXAMPLES_MAX}")).await?.collect().await?;
     let lines: Vec<String> = examples.iter().flat_map(render).collect();
     Ok(Some(format!("{count} row{} found, such as {}", if count == 1 { "" } else { "s" }, lines.join("; "))))
 }

@@ -38,6 +38,8 @@ pub enum RunStatus {
     Failed,
     /// Stopped by a person; nothing of it is visible anywhere.
     Interrupted,
+    /// Everything but the publish was done, as asked; nothing of it is visible anywhere.
+    DryRun,
 }
 
 impl RunStatus {
@@ -49,6 +51,7 @@ impl RunStatus {
             RunStatus::Published => "published",
             RunStatus::Failed => "failed",
             RunStatus::Interrupted => "interrupted",
+            RunStatus::DryRun => "dry_run",
         }
     }
 }
@@ -56,7 +59,7 @@ impl RunStatus {
 impl FromStr for RunStatus {
     type Err = ();
     fn from_str(word: &str) -> Result<Self, ()> {
-        [Self::Running, Self::Publishing, Self::Published, Self::Failed, Self::Interrupted]
+        [Self::Running, Self::Publishing, Self::Published, Self::Failed, Self::Interrupted, Self::DryRun]
             .into_iter()
             .find(|status| status.as_str() == word)
             .ok_or(())
@@ -283,25 +286,28 @@ impl History {
         let mut unfinished = Vec::with_capacity(rows.len());
         for row in rows {
             let record = record(&row)?;
-            let loads = sqlx::query("select sink, kind, state, published from loads where run = ? order by sink")
-                .bind(&record.run)
-                .fetch_all(&self.pool)
-                .await
-                .map_err(failed)?;
-            let loads = loads
-                .iter()
-                .map(|row| {
-                    Ok(LoadRecord {
-                        sink: row.try_get("sink").map_err(failed)?,
-                        kind: row.try_get("kind").map_err(failed)?,
-                        state: from_text(row.try_get("state").map_err(failed)?)?,
-                        published: row.try_get::<i64, _>("published").map_err(failed)? != 0,
-                    })
-                })
-                .collect::<Result<Vec<_>>>()?;
+            let loads = self.loads(&record.run).await?;
             unfinished.push((record, loads));
         }
         Ok(unfinished)
+    }
+
+    /// A run's loads that are not forgotten yet.
+    pub async fn loads(&self, run: &str) -> Result<Vec<LoadRecord>> {
+        let rows = sqlx::query("select sink, kind, state, published from loads where run = ? order by sink")
+            .bind(run)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)?;
+        let load = |row: &SqliteRow| {
+            Ok(LoadRecord {
+                sink: row.try_get("sink").map_err(failed)?,
+                kind: row.try_get("kind").map_err(failed)?,
+                state: from_text(row.try_get("state").map_err(failed)?)?,
+                published: row.try_get::<i64, _>("published").map_err(failed)? != 0,
+            })
+        };
+        rows.iter().map(load).collect()
     }
 
     /// What published runs of a pipeline's source remember.

@@ -16,7 +16,7 @@ use datafusion::{
 use weir_connectors::{
     Advance, Blame, Error, Purpose, RunContext, SINKS, SOURCES, Sink as SinkTrait, SinkContext, SourceContext, context::ReadCount,
 };
-use weir_pipelines::{Diagnostic, Diagnostics, Pipeline, Rules, Settings, Sink, Source, Spanned, Transform};
+use weir_pipelines::{Diagnostic, Diagnostics, Mode, Pipeline, Rules, Settings, Sink, Source, Spanned, Transform};
 use weir_schemas::Contract;
 
 use crate::{
@@ -147,6 +147,8 @@ pub async fn plan(
             Err(found) => wrong.extend(found),
         }
     }
+    wrong.extend(clashes(pipeline, &sinks));
+    wrong.extend(emptied(pipeline));
     let (taps, found) = crate::expect::plan(pipeline, &steps, &session).await;
     wrong.extend(found);
     if wrong.iter().any(|diagnostic| diagnostic.severity == weir_pipelines::Severity::Error) {
@@ -157,6 +159,45 @@ pub async fn plan(
         return Err(failure);
     }
     Ok(Dataflow { steps, sinks, taps, session })
+}
+
+/// Two sinks on one destination: the second would undo or break what the first did.
+fn clashes(pipeline: &Pipeline, sinks: &[PlannedSink]) -> Diagnostics {
+    let mut wrong = Diagnostics::new();
+    for (at, sink) in sinks.iter().enumerate() {
+        let destination = sink.sink.destination(&sink.context);
+        let before = sinks[..at].iter().find(|other| other.kind == sink.kind && other.sink.destination(&other.context) == destination);
+        if let Some(before) = before {
+            wrong.push(
+                Diagnostic::error("same-destination", format!("sinks \"{}\" and \"{}\" both write {destination}", before.name, sink.name))
+                    .at(&pipeline.file, sink.settings.kind.span.clone(), "second")
+                    .at(&pipeline.file, before.settings.kind.span.clone(), "first")
+                    .help("bring their rows together with \"union all\" in a transform, and let one sink write them"),
+            );
+        }
+    }
+    wrong
+}
+
+/// A sink that replaces, fed by a source that reads only what is new: it would keep the newest files' rows, or none.
+fn emptied(pipeline: &Pipeline) -> Diagnostics {
+    let mut partial: Vec<&str> =
+        pipeline.sources.iter().filter(|source| source.incremental.is_some()).map(|source| source.name.value.as_str()).collect();
+    for transform in &pipeline.transforms {
+        if transform.inputs.iter().any(|input| partial.contains(&input.value.as_str())) {
+            partial.push(&transform.name.value);
+        }
+    }
+    let replaces = pipeline.sinks.iter().filter(|sink| sink.mode.value == Mode::Replace && partial.contains(&sink.from.value.as_str()));
+    let wrong = replaces.map(|sink| {
+        Diagnostic::error(
+            "replace-incremental",
+            format!("sink \"{}\" replaces all rows with those of an incremental source, which reads only what is new", sink.name.value),
+        )
+        .at(&pipeline.file, sink.mode.span.clone(), "the rows of earlier runs would be gone")
+        .help("use \"append\" or \"merge\", or read all files each time: leave \"incremental\" out")
+    });
+    wrong.collect()
 }
 
 struct Planner<'a> {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use weir_connectors::{Load, RunContext, SINKS};
+use weir_connectors::{Blame, Load, Retry, RunContext, SINKS};
 use weir_pipelines::Pipeline;
 
 use crate::{
@@ -69,7 +69,9 @@ pub async fn recover(workspace: &Workspace, history: &History, pipeline: &Pipeli
         let now = || workspace.now();
         if record.status == RunStatus::Publishing {
             let mut summary = record.summary.clone().unwrap_or_default();
-            publish(history, &record.run, &destinations, &mut summary, now).await?;
+            if let Err(failure) = publish(history, &record.run, &destinations, &mut summary, now).await {
+                return Err(give_up(history, &record.run, failure, &now()).await?);
+            }
             notes.push(format!("run {} had been decided when its process ended: it is published now", record.run));
         } else {
             discard(history, &record.run, &destinations).await?;
@@ -78,6 +80,36 @@ pub async fn recover(workspace: &Workspace, history: &History, pipeline: &Pipeli
         }
     }
     Ok(notes)
+}
+
+/// Refuses a dry run while a decided run waits: going on would publish it.
+pub async fn refuse_undecided(history: &History, pipeline: &Pipeline) -> Result<()> {
+    let unfinished = history.unfinished(&pipeline.name.value).await?;
+    match unfinished.iter().find(|(record, _)| record.status == RunStatus::Publishing) {
+        None => Ok(()),
+        Some((record, _)) => Err(Failure::error("decided-run-waits", format!("run {} is decided and waits to be published", record.run))
+            .help("run the pipeline without --dry-run, which publishes it first")),
+    }
+}
+
+/// A decided run that a destination will never take, whatever is tried, must not hold up the pipeline for ever: it ends as
+/// failed, and says which destinations have its rows and which have not. Anything that may yet succeed is tried again next time.
+async fn give_up(history: &History, run: &str, failure: Failure, now: &str) -> Result<Failure> {
+    let Failure::Error(error) = &failure else { return Ok(failure) };
+    if error.retry == Retry::Later || error.blame != Blame::User {
+        return Ok(failure);
+    }
+    let mut have = Vec::new();
+    let mut lack = Vec::new();
+    for load in history.loads(run).await? {
+        if load.published { have.push(load.sink) } else { lack.push(load.sink) }
+    }
+    let list = |sinks: &[String]| if sinks.is_empty() { "none".to_owned() } else { sinks.join(", ") };
+    let places = format!("sinks that have its rows: {}; sinks that do not: {}", list(&have), list(&lack));
+    history.end(run, RunStatus::Failed, now, Some(&format!("{error}; {places}"))).await?;
+    Ok(failure
+        .detail(format!("run {run} is given up; {places}"))
+        .help("cursors have not moved: the next run reads the same input again, so remove what the first sinks have, or merge by key"))
 }
 
 fn resume(record: LoadRecord, context: &Arc<RunContext>) -> Result<Destination> {

@@ -46,6 +46,8 @@ pub static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 
 /// Rows per batch of the spill file.
 const BATCH_ROWS: usize = 1024;
+/// Bytes of raw rows that wait for the spill file at most.
+const WAITING_BYTES_MAX: usize = 4 << 20;
 /// Examples kept for messages.
 const EXAMPLES_MAX: usize = 5;
 
@@ -65,6 +67,7 @@ pub struct Desk {
 struct State {
     rejected: u64,
     waiting: Vec<Reject>,
+    waiting_bytes: usize,
     examples: Vec<String>,
     reasons: BTreeMap<(String, Option<String>), u64>,
     spill: Option<SpillWriter>,
@@ -135,6 +138,7 @@ impl Desk {
             return Ok(());
         }
         let waiting = std::mem::take(&mut state.waiting);
+        state.waiting_bytes = 0;
         let batch = self.batch(&waiting);
         let spill = match &mut state.spill {
             Some(spill) => spill,
@@ -223,9 +227,12 @@ impl Rejects for Desk {
             );
         }
         if self.keeps() {
-            state.waiting.extend(rejects);
-            if state.waiting.len() >= BATCH_ROWS {
-                self.spill(&mut state)?;
+            for reject in rejects {
+                state.waiting_bytes += reject.raw.len();
+                state.waiting.push(reject);
+                if state.waiting.len() >= BATCH_ROWS || state.waiting_bytes >= WAITING_BYTES_MAX {
+                    self.spill(&mut state)?;
+                }
             }
         }
         Ok(())

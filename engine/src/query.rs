@@ -100,7 +100,14 @@ impl Session {
             () = cancel.cancelled() => return Err(Failure::Interrupted),
         };
         let schema = stream.schema();
-        let stopped = stream.take_until(cancel.cancelled_owned());
+        // An end that was forced must not look like the end of the rows.
+        let stopped = futures::stream::unfold(Some((stream, cancel)), async |state| {
+            let (mut stream, cancel) = state?;
+            tokio::select! {
+                batch = stream.next() => batch.map(|batch| (batch, Some((stream, cancel)))),
+                () = cancel.cancelled() => Some((Err(DataFusionError::Execution("the query was cancelled".into())), None)),
+            }
+        });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stopped)))
     }
 

@@ -55,6 +55,9 @@ pub async fn run(
     let _lock = lock(workspace, &pipeline.name.value)?;
     let started = Instant::now();
     let context = workspace.context(&pipeline.name.value, &history, cancel.child_token())?;
+    if options.dry_run {
+        publish::refuse_undecided(&history, pipeline).await?;
+    }
     for note in publish::recover(workspace, &history, pipeline, &context).await? {
         events(Event::Note(note));
     }
@@ -155,18 +158,33 @@ impl Attempt<'_> {
         let mut summary = match staged {
             Ok(summary) if !self.options.dry_run && !self.context.cancel.is_cancelled() => summary,
             other => {
-                publish::discard(self.history, &self.context.run, &destinations).await?;
-                let mut summary = other?;
+                let discarded = publish::discard(self.history, &self.context.run, &destinations).await;
+                let mut summary = match (other, discarded) {
+                    (Ok(summary), Ok(())) => summary,
+                    (Err(failure), Ok(())) | (Ok(_), Err(failure)) => return Err(failure.into()),
+                    // The cause is told first; what is left behind is found by the next run.
+                    (Err(failure), Err(left)) => {
+                        return Err(Ended {
+                            failure: failure.detail(format!("what was staged could not be removed: {}", left.sentence())),
+                            decided: true,
+                        });
+                    }
+                };
                 if self.context.cancel.is_cancelled() {
                     return Err(Failure::Interrupted.into());
                 }
                 summary.status = "dry_run".to_owned();
-                self.history.end(&summary.run, RunStatus::Interrupted, &self.workspace.now(), Some("dry run")).await?;
+                self.history.end(&summary.run, RunStatus::DryRun, &self.workspace.now(), None).await?;
                 return Ok(summary);
             }
         };
         let cursors: BTreeMap<_, _> =
-            flow.steps.iter().filter_map(|step| Some((step.step.name.clone(), step.advance.as_ref()?.entries()))).collect();
+            // What nobody asked for was not read, whatever the source had listed: it is still to come.
+            flow.steps
+                .iter()
+                .filter(|step| step.step.read_to_end())
+                .filter_map(|step| Some((step.step.name.clone(), step.advance.as_ref()?.entries())))
+                .collect();
         let loads: Vec<LoadRecord> = destinations.iter().map(|destination| destination.record.clone()).collect();
         let decided = self.history.decide(&self.context.run, &loads, &cursors, &summary).await;
         if let Err(failure) = decided {
@@ -199,13 +217,13 @@ impl Attempt<'_> {
         for planned in &flow.steps {
             planned.desk.verdict(self.rows_in(planned)).map_err(|failure| failure.in_step(&planned.step.name))?;
         }
-        let expectations = expect::evaluate(self.pipeline, &kept, &flow.session).await?;
+        let expectations = self.unless_cancelled(expect::evaluate(self.pipeline, &kept, &flow.session)).await?;
         if let Some(failed) = expectations.iter().find(|outcome| outcome.outcome == "failed") {
             return Err(Failure::error("expectation-failed", format!("\"{}\" does not hold: {}", failed.name, failed.detail))
                 .in_step(&failed.on)
                 .help("nothing was published; mend the data or the step, or give the expectation severity = \"warn\""));
         }
-        let quarantined = self.quarantine(flow, destinations).await?;
+        let quarantined = self.unless_cancelled(self.quarantine(flow, destinations)).await?;
         let mut sinks = Vec::new();
         for (at, destination) in destinations.iter_mut().enumerate() {
             let sealed =
@@ -219,6 +237,7 @@ impl Attempt<'_> {
                     rows_in: sink.taken.rows.load(Ordering::Relaxed),
                     rows_loaded: sealed.rows,
                     bytes: sealed.bytes,
+                    destination: destination.load.destination(),
                     ..SinkBooks::default()
                 });
             }
@@ -234,6 +253,15 @@ impl Attempt<'_> {
             return Err(failure.help("this is a defect of Weir: please report it with the pipeline file"));
         }
         Ok(self.summarize(books, expectations))
+    }
+
+    /// Gives up waiting when the run is cancelled.
+    async fn unless_cancelled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            () = self.context.cancel.cancelled() => Err(Failure::Interrupted),
+            done = work => done,
+        }
     }
 
     /// Runs every sink and every tap side by side; the first failure stops the others.

@@ -362,10 +362,20 @@ impl Drop for SharedStream {
     fn drop(&mut self) {
         let mut partition = self.shared.partitions[self.partition].lock();
         partition.queues[self.reader] = Queue { gone: true, ..Queue::default() };
+        let abandoned = match partition.queues.iter().all(|queue| queue.gone) && partition.end.is_none() {
+            true => {
+                partition.end = Some(Ok(()));
+                partition.source.take()
+            }
+            false => None,
+        };
         // The one that left may have been the one to be woken.
         for waker in partition.wakers.drain(..) {
             waker.wake();
         }
+        // What nobody reads any more is left for good: its step's account stays open, its threads end.
+        drop(partition);
+        drop(abandoned);
     }
 }
 

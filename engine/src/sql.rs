@@ -36,8 +36,15 @@ fn classify(error: &DataFusionError) -> (&'static str, String, Option<String>) {
     let text = message(error);
     match root(error) {
         Some(DataFusionError::SchemaError(schema, _)) => match schema.as_ref() {
-            SchemaError::FieldNotFound { field, .. } => {
-                let of = field.relation.as_ref().map(|relation| format!(" in \"{}\"", relation.table())).unwrap_or_default();
+            SchemaError::FieldNotFound { field, valid_fields } => {
+                // Where all that could be meant stands in one table, it is that table that has no such column.
+                let mut tables: Vec<&str> = valid_fields.iter().filter_map(|known| Some(known.relation.as_ref()?.table())).collect();
+                tables.dedup();
+                let of = match (&field.relation, tables.as_slice()) {
+                    (Some(relation), _) => format!(" in \"{}\"", relation.table()),
+                    (None, [table]) => format!(" in \"{table}\""),
+                    (None, _) => String::new(),
+                };
                 ("unknown-column", format!("no column \"{}\"{of}", field.name), Some(field.name.clone()))
             }
             SchemaError::AmbiguousReference { field } => {

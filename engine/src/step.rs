@@ -90,6 +90,9 @@ pub struct Step {
     pub rows_out: AtomicU64,
     /// True once it was left before its end, as a `limit` downstream does: then its account is open.
     pub partial: AtomicBool,
+    /// Streams that were read to their end, and how many there are.
+    ended: AtomicUsize,
+    streams: AtomicUsize,
     readers: AtomicUsize,
     scans: AtomicUsize,
     shared: OnceCell<Arc<Shared>>,
@@ -122,10 +125,18 @@ impl Step {
             cancel,
             rows_out: AtomicU64::new(0),
             partial: AtomicBool::new(false),
+            ended: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
             readers: AtomicUsize::new(0),
             scans: AtomicUsize::new(0),
             shared: OnceCell::new(),
         }
+    }
+
+    /// True when every row was asked for: none of its streams was left before its end, or never begun.
+    pub fn read_to_end(&self) -> bool {
+        let streams = self.streams.load(Ordering::Relaxed);
+        streams > 0 && self.ended.load(Ordering::Relaxed) >= streams && !self.partial.load(Ordering::Relaxed)
     }
 
     /// Says that one more reader will scan it. All readers are announced before the first plans.
@@ -265,6 +276,7 @@ impl StepExec {
                 Boundedness::Bounded,
             ))
         };
+        step.streams.store(input.properties().output_partitioning().partition_count(), Ordering::Relaxed);
         Ok(Self { step, input, projection, properties })
     }
 
@@ -354,6 +366,7 @@ struct Ended {
 impl Ended {
     fn note(&mut self) {
         self.ended = true;
+        self.step.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -228,13 +228,26 @@ pub(super) fn cannot_open(name: &str, path: &Path, error: io::Error) -> Error {
     }
 }
 
+/// A URL as messages may show it: without user, password and query.
+fn without_secrets(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
 /// Connects to the store of a URL with the credentials of the environment, and returns the URL's path in it.
 pub(super) fn store(url: &str, environment: &HashMap<String, String>) -> Result<(Arc<dyn ObjectStore>, ObjectPath)> {
+    let shown = without_secrets(url);
     let invalid =
-        |why: String| Error::user("url-invalid", format!("\"{url}\" is not a URL that files are read from: {why}")).setting("path");
+        |why: String| Error::user("url-invalid", format!("\"{shown}\" is not a URL that files are read from: {why}")).setting("path");
     let parsed = Url::parse(url).map_err(|error| invalid(error.to_string()))?;
     if !["file", "s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https"].contains(&parsed.scheme()) {
         return Err(invalid(format!("no scheme \"{}\"", parsed.scheme())).help("schemes are: s3, gs, az, abfss, https, http, file"));
+    }
+    if parsed.password().is_some() || (!parsed.username().is_empty() && matches!(parsed.scheme(), "http" | "https")) {
+        return Err(invalid("it holds a user or a password".into()).help("give credentials in the environment, not in the file"));
     }
     if parsed.query().is_some() {
         return Err(invalid("it has a query".into()).help("a signed URL cannot be read; give credentials in the environment"));

@@ -192,6 +192,10 @@ impl Stage {
 
 #[async_trait]
 impl Sink for FileSink {
+    fn destination(&self, cx: &SinkContext) -> String {
+        self.stage(cx).map_or_else(|_| self.path.clone(), |stage| stage.target)
+    }
+
     async fn plan(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Change> {
         let (layout, stage) = (self.layout()?, self.stage(cx)?);
         check_types(rows, layout.format)?;
@@ -351,6 +355,10 @@ impl DataSink for FileLoad {
 
 #[async_trait]
 impl Load for FileLoad {
+    fn destination(&self) -> String {
+        self.stage.lock().target.clone()
+    }
+
     fn stage(&self) -> serde_json::Value {
         Stage { sealed: None, ..self.stage.lock().clone() }.to_json()
     }

@@ -116,6 +116,7 @@ impl Write for Packed {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one writer to a file")]
 enum Writer {
     Parquet(Box<ArrowWriter<Buffer>>),
     Csv(Box<CsvWriter<Packed>>),

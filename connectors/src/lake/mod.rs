@@ -193,6 +193,13 @@ impl LakeSink {
 
 #[async_trait]
 impl Sink for LakeSink {
+    fn destination(&self, _: &SinkContext) -> String {
+        match &self.target {
+            Target::Named(schema, table) => format!("lake.{schema}.{table}"),
+            Target::Folder { name, .. } => name.clone(),
+        }
+    }
+
     async fn plan(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Change> {
         let (place, table, existing, fit) = self.look(rows, cx).await?;
         let key = cx.key.join(", ");

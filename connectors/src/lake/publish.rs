@@ -331,6 +331,19 @@ impl LakeLoad {
         }
     }
 
+    /// Deletes staged files that this load's commit did not take up: the process that committed may have died before it could.
+    async fn tidy(&self, table: &DeltaTable, version: u64, staged: &[Add]) {
+        let Ok(Some(commit)) = table.log_store().read_commit_entry(version).await else { return };
+        let taken = |add: &&Add| {
+            let name = add.path.rsplit('/').next().unwrap_or(&add.path).as_bytes();
+            commit.windows(name.len()).any(|window| window == name)
+        };
+        let unused: Vec<String> = staged.iter().filter(|add| !taken(add)).map(|add| add.path.clone()).collect();
+        if let Err(error) = table::delete(&self.place, &unused).await {
+            tracing::warn!(table = %self.place.name, %error, "staged files of a published load stay behind");
+        }
+    }
+
     /// Makes the commit survive a loss of power, where the log is on this machine's disk.
     async fn settle(&self, version: u64) {
         let Some(root) = &self.place.local else { return };
@@ -462,6 +475,10 @@ fn with_ntz(protocol: &mut Value) -> bool {
 
 #[async_trait]
 impl Load for LakeLoad {
+    fn destination(&self) -> String {
+        self.place.name.clone()
+    }
+
     fn stage(&self) -> Value {
         serde_json::to_value(&self.state).expect("a load's state is plain data")
     }
@@ -487,6 +504,7 @@ impl Load for LakeLoad {
             if let Some(table) = &table
                 && let Some(version) = self.published(table).await?
             {
+                self.tidy(table, version, &staged).await;
                 return Ok(Published { version: version.to_string(), already: true });
             }
             let mut changes = self.changes(table.as_ref(), &staged, attempt == 0).await?;

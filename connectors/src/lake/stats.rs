@@ -25,6 +25,7 @@ pub fn add(
     schema: &SchemaRef,
     nan: &[bool],
 ) -> Add {
+    #[expect(clippy::disallowed_methods, reason = "a file's modification time is the file system's clock, not the run's")]
     let modified = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
     Add {
         path,

@@ -1,6 +1,8 @@
 //! What the lake sink promises, asked of tables in temporary folders: modes, exactly once, other writers, schemas.
 //! A round trip of every type and a comparison with a model are in `tests/`.
 
+#![allow(clippy::disallowed_methods, reason = "a test reads the clock")]
+
 mod model;
 mod roundtrip;
 
@@ -209,12 +211,12 @@ async fn merge_keeps_the_old_value_of_columns_that_rows_lack() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn merge_refuses_two_rows_with_one_key_and_a_null_key() {
     let lake = Lake::new();
-    let error = sealed(&sink(), &cx(&lake.run(1), Mode::Merge), people(&[(7, "a"), (8, "b"), (7, "c")])).await.err().expect("refused");
+    let error = sealed(&sink(), &cx(&lake.run(1), Mode::Merge), people(&[(7, "a"), (8, "b"), (7, "c")])).await.expect_err("refused");
     assert_eq!(error.code, "duplicate-key");
     assert_eq!(error.message, "sink \"out\" got several rows with the same key: \"id\" = 7");
     let rows = batch(vec![("id", Arc::new(Int64Array::from(vec![Some(1), None]))), ("name", Arc::new(StringArray::from(vec!["a", "b"])))]);
     for (number, mode) in [(2, Mode::Merge), (3, Mode::DeleteInsert), (4, Mode::Snapshot)] {
-        let error = sealed(&sink(), &cx(&lake.run(number), mode), rows.clone()).await.err().expect("refused");
+        let error = sealed(&sink(), &cx(&lake.run(number), mode), rows.clone()).await.expect_err("refused");
         assert_eq!(error.code, "null-key");
         assert!(error.message.contains("\"out\"") && error.message.contains("\"id\""), "{error}");
     }
@@ -525,7 +527,7 @@ async fn earlier_states_are_found_by_version_and_by_time() {
     let day = TimeDelta::try_days(1).expect("a day");
     let (future, past) = (Version::Number(9), Version::At(between - day));
     for version in [future, past] {
-        let error = open_table(&lake.path(), &HashMap::new(), "s", "t", version).await.err().expect("no such version");
+        let error = open_table(&lake.path(), &HashMap::new(), "s", "t", version).await.expect_err("no such version");
         assert_eq!(error.code, "version-missing", "{version:?}");
     }
     assert_eq!(tables(&lake.path(), &HashMap::new()).await.expect("listed"), [("s".to_owned(), "t".to_owned())]);

@@ -127,7 +127,7 @@ fn status(status: RunStatus, style: Style) -> String {
     match status {
         RunStatus::Published => style.green(status.as_str()),
         RunStatus::Failed | RunStatus::Interrupted => style.red(status.as_str()),
-        RunStatus::Running | RunStatus::Publishing => style.yellow(status.as_str()),
+        RunStatus::Running | RunStatus::Publishing | RunStatus::DryRun => style.yellow(status.as_str()),
     }
 }
 

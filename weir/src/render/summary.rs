@@ -26,7 +26,12 @@ pub fn render(summary: &Summary, style: Style) -> String {
         bytes(summary.bytes_loaded),
     ));
     for sink in summary.books.sinks.iter().filter(|sink| !sink.destination.is_empty()) {
-        let version = if sink.version.is_empty() { String::new() } else { format!(" ({})", sink.version) };
+        let version = match sink.version.as_str() {
+            "" => String::new(),
+            number if number.bytes().all(|byte| byte.is_ascii_digit()) => format!(" (version {number})"),
+            other if other == sink.destination => String::new(),
+            other => format!(" ({other})"),
+        };
         out.push_str(&format!("  \"{}\" went to {}{version}\n", sink.from, sink.destination));
     }
     let passed = summary.expectations.iter().filter(|outcome| outcome.outcome == "passed").count() as u64;

@@ -175,6 +175,7 @@ impl<T: ArrowNativeType> Numbers<T> {
 
     /// Appends a strip's values: `fast` gets block, start and length and may decline, `slow` a trimmed value without quotes.
     /// Rows at fault hold null and are noted.
+    #[expect(clippy::too_many_arguments, reason = "the hot loop, inlined into each of its few callers")]
     #[inline(always)]
     fn fill(
         &mut self,

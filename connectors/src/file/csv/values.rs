@@ -257,7 +257,7 @@ pub fn decimal(text: &[u8], precision: u8, scale: i8, point: u8) -> Option<i128>
         shift -= 1;
     }
     while shift < 0 {
-        if value % 10 != 0 {
+        if !value.is_multiple_of(10) {
             return None;
         }
         value /= 10;
@@ -286,7 +286,7 @@ pub fn base64(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let digits = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
     let padding = text.len() - digits.len();
     let whole = (|| {
-        if digits.len() % 4 == 1 || (padding > 0 && text.len() % 4 != 0) {
+        if digits.len() % 4 == 1 || (padding > 0 && !text.len().is_multiple_of(4)) {
             return None;
         }
         for group in digits.chunks(4) {

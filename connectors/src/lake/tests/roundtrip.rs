@@ -123,7 +123,7 @@ async fn every_type_comes_back_as_it_went_in() {
             crate::lake::types::cast(&crate::lake::types::convert(field.name(), rows.column(index), &lake).expect("converted"), &lake)
                 .expect("plain");
         let came = crate::lake::types::convert(field.name(), read.column(index), &lake)
-            .and_then(|array| Ok(crate::lake::types::cast(&array, &lake).expect("plain")))
+            .map(|array| crate::lake::types::cast(&array, &lake).expect("plain"))
             .expect("read");
         assert!(sent.to_data() == came.to_data(), "{}: {sent:?} became {came:?}", field.name());
     }
