@@ -16,7 +16,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use tokio_util::sync::CancellationToken;
 use weir_pipelines::{Incremental, Mode, OnSchemaChange};
 
-use crate::error::Result;
+use crate::{connections::Connections, error::Result};
 
 /// What one run shares.
 #[derive(Debug, Clone)]
@@ -35,8 +35,12 @@ pub struct RunContext {
     pub state_dir: PathBuf,
     /// The lake's root: an absolute path or a URL.
     pub lake: String,
+    /// The chosen profile of `weir.toml`.
+    pub profile: Option<String>,
     /// The environment, read once at the edge: object-store credentials and the like.
     pub environment: Arc<HashMap<String, String>>,
+    /// The project's connections.
+    pub connections: Arc<Connections>,
     /// Memory pool and spill files.
     pub runtime: Arc<RuntimeEnv>,
     /// Streams of one plan: how many partitions to offer.
@@ -97,6 +101,8 @@ pub struct SinkContext {
     pub on_schema_change: OnSchemaChange,
     /// Columns whose lossy mapping is accepted.
     pub allow_lossy: Vec<String>,
+    /// True for at most one load of a run: its stage may be an open transaction. See [`crate::Load::decides`].
+    pub may_decide: bool,
 }
 
 /// The two columns that say where a row came from.

@@ -121,6 +121,18 @@ impl Error {
     }
 }
 
+/// What lay beneath an error whose message has told all of it: kept for code that asks, shown to nobody a second time.
+#[derive(Debug)]
+pub struct Beneath<E>(pub E);
+
+impl<E> fmt::Display for Beneath<E> {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+impl<E: fmt::Debug> std::error::Error for Beneath<E> {}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)

@@ -2,12 +2,17 @@
 //! Not here: pipelines as a whole, the order of a run, the scheduler. No connector knows another.
 
 pub mod clickhouse;
+mod conform;
+pub mod connections;
 pub mod context;
 pub mod error;
 pub mod file;
+pub mod incremental;
 pub mod lake;
 pub mod postgres;
+pub mod pushdown;
 pub mod quote;
+pub mod retry;
 pub mod secret;
 
 use std::{
@@ -18,9 +23,11 @@ use std::{
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::{catalog::TableProvider, datasource::sink::DataSink};
+use futures::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
 use weir_pipelines::{Diagnostics, Settings, Vocabulary};
 
+pub use connections::Connections;
 pub use context::{Advance, Coordinates, Purpose, Reject, Rejects, RunContext, SinkContext, SourceContext};
 pub use error::{Blame, Error, Result, Retry};
 
@@ -57,6 +64,9 @@ pub struct Opened {
 pub trait Sink: Debug + Send + Sync {
     /// The destination as a person names it. Two sinks of one pipeline that answer alike write the same thing.
     fn destination(&self, cx: &SinkContext) -> String;
+    /// Says what can be known to fail without asking the destination: a mode it does not have, a type it cannot hold, a mapping
+    /// that loses something and is not allowed by name. Touches nothing outside.
+    fn check(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<(), Vec<Error>>;
     /// Compares `rows` with the destination and says what would change there. Changes nothing.
     async fn plan(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Change>;
     /// Starts one run's load. Nothing is visible to readers before [`Load::publish`].
@@ -76,6 +86,16 @@ pub trait Load: DataSink {
     async fn publish(&self) -> Result<Published>;
     /// Removes what was staged. Calling it again, or after a crash in the middle, is fine. Never undoes a publish.
     async fn discard(&self) -> Result<()>;
+    /// True of a load whose stage is an open transaction, which ends with the process: its publish is the run's decision.
+    /// Only where [`SinkContext::may_decide`] allows it.
+    fn decides(&self) -> bool {
+        false
+    }
+    /// Of a load that decides: ends the question whether it has published, also for a request that is still on its way.
+    /// True: it has. False: it has not and, from here on, never will.
+    async fn settle(&self) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// What is staged and durable.
@@ -113,6 +133,19 @@ pub struct Change {
     pub steps: Vec<String>,
 }
 
+/// One row of a destination's reference table of types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TypeRow {
+    /// The Arrow type, as Arrow names it.
+    pub arrow: &'static str,
+    /// The column type it becomes.
+    pub column: &'static str,
+    /// False: refused unless the column is in `allow_lossy`.
+    pub exact: bool,
+    /// What happens to the value.
+    pub note: &'static str,
+}
+
 /// One entry of [`SOURCES`].
 #[derive(Debug, Clone, Copy)]
 pub struct SourceKind {
@@ -141,6 +174,8 @@ pub struct SinkKind {
     pub schema: fn() -> schemars::Schema,
     /// Reads the settings a person wrote.
     pub read: fn(&Settings) -> Result<Arc<dyn Sink>, Diagnostics>,
+    /// Which column type each Arrow type becomes, in the order of the reference; empty where it depends on a setting.
+    pub types: fn() -> Vec<TypeRow>,
     /// Takes up a load another process left: from [`Load::stage`] (to discard) or [`Sealed::state`] (to publish or discard).
     pub resume: fn(serde_json::Value, &Arc<RunContext>) -> Result<Arc<dyn Load>>,
 }
@@ -151,8 +186,8 @@ pub static SOURCES: &[SourceKind] = &[file::SOURCE, postgres::SOURCE, clickhouse
 /// Every kind of sink.
 pub static SINKS: &[SinkKind] = &[lake::SINK, file::SINK, postgres::SINK, clickhouse::SINK];
 
-/// The words a pipeline file may use: the kinds, and the project's connections.
-pub fn vocabulary<'a>(connections: &'a [&'a str]) -> Vocabulary<'a> {
+/// The words a pipeline file may use: the kinds, and the project's connections and profiles.
+pub fn vocabulary<'a>(connections: &'a [&'a str], profiles: &'a [&'a str]) -> Vocabulary<'a> {
     static NAMES: LazyLock<[Vec<&str>; 2]> = LazyLock::new(|| {
         let sources = SOURCES.iter().map(|kind| kind.kind).collect();
         [sources, SINKS.iter().map(|kind| kind.kind).collect()]
@@ -161,6 +196,7 @@ pub fn vocabulary<'a>(connections: &'a [&'a str]) -> Vocabulary<'a> {
         sources: &NAMES[0],
         sinks: &NAMES[1],
         connections,
+        profiles,
         check_source: |settings| {
             let kind = SOURCES.iter().find(|kind| kind.kind == settings.kind.value);
             kind.and_then(|kind| (kind.read)(settings).err()).unwrap_or_default()
@@ -186,4 +222,24 @@ pub struct ConnectionKind {
     pub schema: fn() -> schemars::Schema,
     /// Checks the settings a person wrote.
     pub check: fn(&Settings) -> Result<(), Diagnostics>,
+    /// Connects to the connection of this name and looks round. Changes nothing.
+    pub probe: for<'a> fn(&'a str, &'a Arc<RunContext>) -> BoxFuture<'a, Result<Probe>>,
+}
+
+/// What a look at a connection found.
+#[derive(Debug, Clone, Serialize, Default)]
+pub struct Probe {
+    /// The server and its version, as it calls itself.
+    pub server: String,
+    /// What loads have staged there and not removed: a running load's, or what a crash left.
+    pub staged: Vec<Leftover>,
+}
+
+/// A staged table, or what else a load leaves until it has ended.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct Leftover {
+    /// As the server calls it.
+    pub name: String,
+    /// The run it belongs to, where it says so.
+    pub run: Option<String>,
 }

@@ -99,7 +99,11 @@ pub async fn check(workspace: &Workspace, pipeline: &Pipeline, depth: Depth) -> 
     let mut wrong = Vec::new();
     let mut sinks = Vec::new();
     for sink in &flow.sinks {
+        let found = sink.sink.check(&sink.from.schema, &sink.context).err().unwrap_or_default();
+        let doubtful = !found.is_empty();
+        wrong.extend(found.iter().map(|error| pointed(error, &sink.settings, &sink.name)));
         let change = match depth {
+            Depth::Destinations if doubtful => None,
             Depth::Files => None,
             Depth::Destinations => match sink.sink.plan(&sink.from.schema, &sink.context).await {
                 Ok(change) => Some(change),

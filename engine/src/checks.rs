@@ -156,3 +156,16 @@ impl RowCheck for CastCheck {
         Ok((rows, bad.into_iter().flatten().collect()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_row_is_cut_between_characters_and_says_how_long_it_was() {
+        assert_eq!(cut("x".repeat(65_536)), "x".repeat(65_536));
+        let long = format!("x{}", "é".repeat(40_000));
+        let kept = cut(long);
+        assert_eq!(kept, format!("x{}… (cut; 80001 bytes in all)", "é".repeat(32_767)));
+    }
+}

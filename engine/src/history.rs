@@ -30,6 +30,8 @@ pub struct History {
 pub enum RunStatus {
     /// Rows are being staged, or the process died while they were.
     Running,
+    /// Staged and balanced; one load's own commit is the decision, and it has been asked for. Whether it came about that load can tell.
+    Deciding,
     /// Decided: every destination will have it.
     Publishing,
     /// Every destination has it.
@@ -47,6 +49,7 @@ impl RunStatus {
     pub fn as_str(self) -> &'static str {
         match self {
             RunStatus::Running => "running",
+            RunStatus::Deciding => "deciding",
             RunStatus::Publishing => "publishing",
             RunStatus::Published => "published",
             RunStatus::Failed => "failed",
@@ -59,7 +62,7 @@ impl RunStatus {
 impl FromStr for RunStatus {
     type Err = ();
     fn from_str(word: &str) -> Result<Self, ()> {
-        [Self::Running, Self::Publishing, Self::Published, Self::Failed, Self::Interrupted, Self::DryRun]
+        [Self::Running, Self::Deciding, Self::Publishing, Self::Published, Self::Failed, Self::Interrupted, Self::DryRun]
             .into_iter()
             .find(|status| status.as_str() == word)
             .ok_or(())
@@ -186,11 +189,13 @@ impl History {
         Ok(())
     }
 
-    /// The decision: from here on the run will be in every destination. Loads carry their sealed states, `cursors` what
-    /// each source will remember.
+    /// Records everything that publishing needs, in one transaction. With `Publishing` this is the decision: from here on the run
+    /// will be in every destination. With `Deciding` a load's own commit is about to be. Loads carry their sealed states, `cursors`
+    /// what each source will remember.
     pub async fn decide(
         &self,
         run: &str,
+        status: RunStatus,
         loads: &[LoadRecord],
         cursors: &BTreeMap<String, BTreeMap<String, String>>,
         summary: &Summary,
@@ -206,6 +211,7 @@ impl History {
                 .await
                 .map_err(failed)?;
         }
+        sqlx::query("delete from run_cursors where run = ?").bind(run).execute(&mut *tx).await.map_err(failed)?;
         for (source, entries) in cursors {
             for (key, value) in entries {
                 sqlx::query("insert into run_cursors (run, source, key, value) values (?, ?, ?, ?)")
@@ -218,12 +224,26 @@ impl History {
                     .map_err(failed)?;
             }
         }
-        sqlx::query("update runs set status = 'publishing', summary = ? where run = ?")
+        sqlx::query("update runs set status = ?, summary = ? where run = ?")
+            .bind(status.as_str())
             .bind(to_text(summary))
             .bind(run)
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
+        tx.commit().await.map_err(failed)
+    }
+
+    /// Notes that the load of `sink` has published, and that the run is decided by it.
+    pub async fn decided(&self, run: &str, sink: &str) -> Result<()> {
+        let mut tx = self.pool.begin_with("begin immediate").await.map_err(failed)?;
+        sqlx::query("update loads set published = 1 where run = ? and sink = ?")
+            .bind(run)
+            .bind(sink)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        sqlx::query("update runs set status = 'publishing' where run = ?").bind(run).execute(&mut *tx).await.map_err(failed)?;
         tx.commit().await.map_err(failed)
     }
 
@@ -261,10 +281,11 @@ impl History {
         tx.commit().await.map_err(failed)
     }
 
-    /// Ends a run of which nothing is visible anywhere.
+    /// Ends a run that will not be in every destination: what it staged is gone or given up, its cursors with it.
     pub async fn end(&self, run: &str, status: RunStatus, finished_at: &str, error: Option<&str>) -> Result<()> {
         let mut tx = self.pool.begin_with("begin immediate").await.map_err(failed)?;
         sqlx::query("delete from loads where run = ?").bind(run).execute(&mut *tx).await.map_err(failed)?;
+        sqlx::query("delete from run_cursors where run = ?").bind(run).execute(&mut *tx).await.map_err(failed)?;
         sqlx::query("update runs set status = ?, finished_at = ?, error = ? where run = ?")
             .bind(status.as_str())
             .bind(finished_at)
@@ -276,13 +297,11 @@ impl History {
         tx.commit().await.map_err(failed)
     }
 
-    /// Runs of a pipeline that a process left unfinished, oldest first, each with its loads.
-    pub async fn unfinished(&self, pipeline: &str) -> Result<Vec<(RunRecord, Vec<LoadRecord>)>> {
-        let rows = sqlx::query("select * from runs where pipeline = ? and status in ('running', 'publishing') order by run")
-            .bind(pipeline)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed)?;
+    /// Runs that a process left unfinished or is still at, oldest first, each with its loads; of one pipeline, or of all.
+    pub async fn unfinished(&self, pipeline: Option<&str>) -> Result<Vec<(RunRecord, Vec<LoadRecord>)>> {
+        let unfinished =
+            "select * from runs where (?1 is null or pipeline = ?1) and status in ('running', 'deciding', 'publishing') order by run";
+        let rows = sqlx::query(unfinished).bind(pipeline).fetch_all(&self.pool).await.map_err(failed)?;
         let mut unfinished = Vec::with_capacity(rows.len());
         for row in rows {
             let record = record(&row)?;
@@ -395,20 +414,20 @@ mod tests {
         let load = LoadRecord { sink: "s".into(), kind: "lake".into(), state: serde_json::json!({"a": 1}), published: false };
         history.stage("r1", &load).await.expect("stages");
         let cursors = BTreeMap::from([("src".to_owned(), BTreeMap::from([("k".to_owned(), "v".to_owned())]))]);
-        history.decide("r1", &[load], &cursors, &summary("r1")).await.expect("decides");
+        history.decide("r1", RunStatus::Publishing, &[load], &cursors, &summary("r1")).await.expect("decides");
         assert!(history.cursors("p", "src").await.expect("reads").is_empty());
 
         // Another process finds the decision.
         let other = History::open(&path, "two").await.expect("opens");
         assert_eq!(other.id, "one");
-        let unfinished = other.unfinished("p").await.expect("reads");
+        let unfinished = other.unfinished(Some("p")).await.expect("reads");
         assert_eq!(unfinished.len(), 1);
         assert_eq!(unfinished[0].0.status, RunStatus::Publishing);
         assert_eq!(unfinished[0].1[0].state, serde_json::json!({"a": 1}));
         other.published("r1", "s").await.expect("notes");
         other.finish("r1", "2026-01-01T00:00:01Z", &summary("r1")).await.expect("finishes");
         assert_eq!(history.cursors("p", "src").await.expect("reads")["k"], "v");
-        assert!(history.unfinished("p").await.expect("reads").is_empty());
+        assert!(history.unfinished(Some("p")).await.expect("reads").is_empty());
         assert_eq!(history.run("r").await.expect("reads").expect("found").status, RunStatus::Published);
     }
 

@@ -3,6 +3,7 @@
 pub mod books;
 pub mod check;
 pub mod checks;
+pub mod doctor;
 pub mod error;
 pub mod events;
 pub mod expect;

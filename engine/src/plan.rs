@@ -140,12 +140,25 @@ pub async fn plan(
         }
     }
     let mut sinks = Vec::new();
-    for sink in &pipeline.sinks {
+    for sink in taking_part(pipeline, run.profile.as_deref()) {
         match planner.sink(sink, &steps) {
             Ok(Some(sink)) => sinks.push(sink),
             Ok(None) => {}
             Err(found) => wrong.extend(found),
         }
+    }
+    if taking_part(pipeline, run.profile.as_deref()).next().is_none() {
+        let message = format!(
+            "no sink of \"{}\" takes part {}",
+            pipeline.name.value,
+            match &run.profile {
+                Some(profile) => format!("under the profile \"{profile}\""),
+                None => "without a profile".to_owned(),
+            }
+        );
+        wrong.push(
+            Diagnostic::error("no-sink", message).at(&pipeline.file, pipeline.name.span.clone(), "").help("choose one with --profile"),
+        );
     }
     wrong.extend(clashes(pipeline, &sinks));
     wrong.extend(emptied(pipeline));
@@ -159,6 +172,14 @@ pub async fn plan(
         return Err(failure);
     }
     Ok(Dataflow { steps, sinks, taps, session })
+}
+
+/// The sinks that take part under the chosen profile.
+fn taking_part<'a>(pipeline: &'a Pipeline, profile: Option<&str>) -> impl Iterator<Item = &'a Sink> {
+    pipeline
+        .sinks
+        .iter()
+        .filter(move |sink| sink.profiles.is_empty() || sink.profiles.iter().any(|allowed| Some(allowed.value.as_str()) == profile))
 }
 
 /// Two sinks on one destination: the second would undo or break what the first did.
@@ -338,6 +359,7 @@ impl Planner<'_> {
                 key: values(&sink.key),
                 on_schema_change: sink.on_schema_change,
                 allow_lossy: values(&sink.allow_lossy),
+                may_decide: false,
             },
             settings: sink.settings.clone(),
         }))

@@ -251,6 +251,7 @@ pub fn sink(step: &str, run: &Arc<RunContext>) -> (Arc<dyn Sink>, SinkContext) {
         key: Vec::new(),
         on_schema_change: OnSchemaChange::AddColumns,
         allow_lossy: Vec::new(),
+        may_decide: false,
     };
     (lake::at(&folder.display().to_string(), &name, &[]), context)
 }
@@ -318,4 +319,36 @@ pub async fn list(workspace: &Workspace, pipeline: Option<&str>) -> Result<Vec<Q
         });
     }
     Ok(tables)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn long_rows_wait_on_disk_and_none_is_lost() {
+        let rules = Rules { contract: None, on_invalid: OnInvalid::Quarantine, max_invalid: None };
+        let desk = Desk::new("r", "p", "s", DateTime::UNIX_EPOCH, rules, Arc::default());
+        for row in 0..20 {
+            let reject = Reject {
+                file: None,
+                row: Some(row),
+                code: "type".into(),
+                column: None,
+                reason: "wrong".into(),
+                raw: "x".repeat(WAITING_BYTES_MAX / 3),
+            };
+            desk.reject(vec![reject]).expect("is taken");
+            let state = desk.state.lock();
+            assert!(state.waiting.iter().map(|reject| reject.raw.len()).sum::<usize>() < WAITING_BYTES_MAX);
+        }
+        let (rows, mut stream) = desk.take().expect("hands out").expect("something");
+        let mut found = 0;
+        while let Some(batch) = stream.next().await {
+            found += batch.expect("reads").num_rows();
+        }
+        assert_eq!((rows, found), (20, 20));
+    }
 }

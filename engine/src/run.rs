@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::File,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -16,7 +15,7 @@ use datafusion::{
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use weir_connectors::{Blame, Error, Load, Purpose, Retry, RunContext, lake};
+use weir_connectors::{Blame, Error, Load, Purpose, Retry, RunContext, SinkContext, lake};
 use weir_pipelines::Pipeline;
 
 use crate::{
@@ -26,7 +25,7 @@ use crate::{
     expect::{self, Kept},
     history::{History, LoadRecord, RunStatus},
     plan::{self, Dataflow, Frugality, pointed},
-    publish::{self, Destination},
+    publish::{self, Destination, Undecided},
     quarantine, share,
     step::{self, Reader, Role, Step, StepTable},
     transforms::Account,
@@ -40,6 +39,10 @@ pub struct RunOptions {
     pub dry_run: bool,
 }
 
+/// What lies between tries of a run that failed, before anything was decided, for a reason that may pass. Connectors have tried
+/// for themselves what they could repeat alone.
+const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
+
 /// Who is told what happens.
 pub type Events = Arc<dyn Fn(Event) + Send + Sync>;
 
@@ -52,36 +55,42 @@ pub async fn run(
     events: Events,
 ) -> Result<Summary> {
     let history = workspace.history().await?;
-    let _lock = lock(workspace, &pipeline.name.value)?;
+    let _lock = workspace.lock(&pipeline.name.value)?;
     let started = Instant::now();
     let context = workspace.context(&pipeline.name.value, &history, cancel.child_token())?;
     if options.dry_run {
-        publish::refuse_undecided(&history, pipeline).await?;
+        publish::refuse_undecided(&history, &pipeline.name.value).await?;
     }
-    for note in publish::recover(workspace, &history, pipeline, &context).await? {
+    for note in publish::recover(workspace, &history, &context).await? {
         events(Event::Note(note));
     }
     history.begin(&context.run, &pipeline.name.value, &workspace.now()).await?;
     events(Event::Started { run: context.run.clone(), bytes_total: None });
     let mut attempt = Attempt { workspace, pipeline, history: &history, context, options, events: &events, started, notes: Vec::new() };
-    let outcome = match attempt.make(Frugality::Fast).await {
-        Err(ended) if exhausted(&ended) && !cancel.is_cancelled() => {
-            attempt.notes.push("the first try needed more memory than its limit; a second one sorts and merges on disk instead".to_owned());
-            events(Event::Note(attempt.notes[0].clone()));
-            attempt.context = Arc::new(RunContext {
-                // DataFusion merges sorted inputs only when there is more than one stream.
-                partitions: 2,
-                batch_rows: 2048,
-                cancel: cancel.child_token(),
-                // The first try's pool may still be held by tasks that are ending.
-                runtime: workspace.runtime(Some(workspace.state_dir.join("tmp").join(&pipeline.name.value)))?,
-                ..attempt.context.as_ref().clone()
-            });
-            attempt.make(Frugality::Frugal).await
+    let mut frugality = Frugality::Fast;
+    let mut pauses = PAUSES.into_iter();
+    let outcome = loop {
+        let ended = match attempt.make(frugality).await {
+            Err(ended) if !cancel.is_cancelled() => ended,
+            outcome => break outcome,
+        };
+        if exhausted(&ended) && frugality == Frugality::Fast {
+            attempt.note("the first try needed more memory than its limit; a second one sorts and merges on disk instead".to_owned());
+            frugality = Frugality::Frugal;
+        } else if ended.passing()
+            && let Some(pause) = pauses.next()
+        {
+            attempt.note(format!("{}; nothing was published, trying again in {} s", ended.failure.sentence(), pause.as_secs()));
+            tokio::select! {
+                () = cancel.cancelled() => break Err(ended),
+                () = tokio::time::sleep(pause) => {}
+            }
+        } else {
+            break Err(ended);
         }
-        outcome => outcome,
+        attempt.context = afresh(workspace, &attempt.context, frugality, &cancel)?;
     };
-    let Ended { failure, decided } = match outcome {
+    let Ended { failure, decided, .. } = match outcome {
         Ok(summary) => return Ok(summary),
         Err(ended) => ended,
     };
@@ -99,40 +108,46 @@ pub async fn run(
     Err(failure)
 }
 
+/// A context for another try of the same run.
+fn afresh(workspace: &Workspace, last: &RunContext, frugality: Frugality, cancel: &CancellationToken) -> Result<Arc<RunContext>> {
+    let mut context = RunContext {
+        cancel: cancel.child_token(),
+        // The last try's pool may still be held by tasks that are ending.
+        runtime: workspace.runtime(Some(workspace.state_dir.join("tmp").join(&last.pipeline)))?,
+        ..last.clone()
+    };
+    if frugality == Frugality::Frugal {
+        // DataFusion merges sorted inputs only when there is more than one stream.
+        context.partitions = 2;
+        context.batch_rows = 2048;
+    }
+    Ok(Arc::new(context))
+}
+
 /// How an attempt failed.
 struct Ended {
     failure: Failure,
-    /// The decision was recorded before: the run is to be rolled forward, not ended.
+    /// The decision was recorded before, or may have been: the run is left to be rolled forward, not ended.
     decided: bool,
+    /// It ended while it was staging, and all of that is discarded: the same run may try once more.
+    staging: bool,
 }
 
 impl From<Failure> for Ended {
     fn from(failure: Failure) -> Self {
-        Ended { failure, decided: false }
+        Ended { failure, decided: false, staging: false }
+    }
+}
+
+impl Ended {
+    /// Whether the same again may succeed: a connection was reset, a server was restarting.
+    fn passing(&self) -> bool {
+        self.staging && matches!(&self.failure, Failure::Error(error) if error.retry == Retry::Later)
     }
 }
 
 fn exhausted(ended: &Ended) -> bool {
     matches!(&ended.failure, Failure::Error(error) if !ended.decided && error.code == "memory-limit")
-}
-
-/// Holds the pipeline's lock file, which the system lets go however the process ends.
-fn lock(workspace: &Workspace, pipeline: &str) -> Result<File> {
-    let folder = workspace.state_dir.join("locks");
-    let path = folder.join(format!("{pipeline}.lock"));
-    let file = std::fs::create_dir_all(&folder)
-        .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path))
-        .map_err(|error| Failure::error("state", format!("cannot lock \"{}\": {error}", path.display())).blame(Blame::System))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(Failure::error("already-running", format!("pipeline \"{pipeline}\" is running already"))
-                .help("wait until it has ended, or stop it; \"weir runs list\" shows it"))
-        }
-        Err(std::fs::TryLockError::Error(error)) => {
-            Err(Failure::error("state", format!("cannot lock \"{}\": {error}", path.display())).blame(Blame::System))
-        }
-    }
 }
 
 struct Attempt<'a> {
@@ -147,6 +162,11 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
+    fn note(&mut self, note: String) {
+        (self.events)(Event::Note(note.clone()));
+        self.notes.push(note);
+    }
+
     async fn make(&mut self, frugality: Frugality) -> Result<Summary, Ended> {
         let mut seen: HashMap<String, BTreeMap<String, String>> = HashMap::new();
         for source in self.pipeline.sources.iter().filter(|source| source.incremental.is_some()) {
@@ -161,12 +181,14 @@ impl Attempt<'_> {
                 let discarded = publish::discard(self.history, &self.context.run, &destinations).await;
                 let mut summary = match (other, discarded) {
                     (Ok(summary), Ok(())) => summary,
-                    (Err(failure), Ok(())) | (Ok(_), Err(failure)) => return Err(failure.into()),
+                    (Err(failure), Ok(())) => return Err(Ended { staging: true, ..failure.into() }),
+                    (Ok(_), Err(failure)) => return Err(failure.into()),
                     // The cause is told first; what is left behind is found by the next run.
                     (Err(failure), Err(left)) => {
                         return Err(Ended {
                             failure: failure.detail(format!("what was staged could not be removed: {}", left.sentence())),
                             decided: true,
+                            staging: false,
                         });
                     }
                 };
@@ -185,17 +207,19 @@ impl Attempt<'_> {
                 .filter(|step| step.step.read_to_end())
                 .filter_map(|step| Some((step.step.name.clone(), step.advance.as_ref()?.entries())))
                 .collect();
-        let loads: Vec<LoadRecord> = destinations.iter().map(|destination| destination.record.clone()).collect();
-        let decided = self.history.decide(&self.context.run, &loads, &cursors, &summary).await;
-        if let Err(failure) = decided {
-            publish::discard(self.history, &self.context.run, &destinations).await?;
-            return Err(failure.into());
+        match publish::decide(self.history, &self.context.run, &mut destinations, &cursors, &mut summary).await {
+            Ok(()) => {}
+            Err(Undecided { failure, unknown: true }) => return Err(Ended { decided: true, ..failure.into() }),
+            Err(Undecided { failure, unknown: false }) => {
+                publish::discard(self.history, &self.context.run, &destinations).await?;
+                return Err(failure.into());
+            }
         }
         (self.events)(Event::Publishing);
         let now = || self.workspace.now();
         publish::publish(self.history, &self.context.run, &destinations, &mut summary, now)
             .await
-            .map_err(|failure| Ended { failure, decided: true })?;
+            .map_err(|failure| Ended { decided: true, ..failure.into() })?;
         self.clock(&mut summary);
         Ok(summary)
     }
@@ -203,7 +227,10 @@ impl Attempt<'_> {
     /// Executes the dataflow once and leaves every destination sealed.
     async fn stage(&self, flow: &Dataflow, destinations: &mut Vec<Destination>) -> Result<Summary> {
         for sink in &flow.sinks {
-            let opened = sink.sink.open(&sink.from.schema, &sink.context).await;
+            // One transaction at most may stay open as a stage: its commit will be the run's decision.
+            let may_decide = destinations.iter().all(|destination: &Destination| !destination.load.decides());
+            let context = SinkContext { may_decide, ..sink.context.clone() };
+            let opened = sink.sink.open(&sink.from.schema, &context).await;
             let load = opened.map_err(|error| match error.blame {
                 Blame::User => Failure::from(pointed(&error, &sink.settings, &sink.name)),
                 _ => Failure::from_connector(&error).in_step(&sink.name),

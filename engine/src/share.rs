@@ -483,4 +483,22 @@ mod tests {
             assert_eq!(task.await.expect("ends"), expected);
         }
     }
+
+    #[tokio::test]
+    async fn a_step_that_all_readers_leave_is_left_too_and_not_read_to_its_end() {
+        let (schema, batches) = batches(400, 8192);
+        let plan = MemorySourceConfig::try_new_exec(&[batches], schema, None).expect("plans");
+        let shared = Arc::new(Shared::new(plan));
+        let readers: Vec<_> = (0..2).map(|_| SharedExec::reader(shared.clone(), None, Arc::default()).expect("plans")).collect();
+        readers.iter().for_each(arm);
+        let context = SessionContext::new().task_ctx();
+        let mut streams: Vec<_> = readers.iter().map(|reader| reader.execute(0, context.clone()).expect("runs")).collect();
+        assert_eq!(streams[0].next().await.expect("one").expect("reads").num_rows(), 8192);
+        drop(streams.pop());
+        assert!(shared.partitions[0].lock().source.is_some(), "one reader is still there");
+        drop(streams);
+        let partition = shared.partitions[0].lock();
+        assert!(partition.source.is_none(), "nobody reads any more, and the source is still held");
+        assert!(matches!(partition.end, Some(Ok(()))));
+    }
 }

@@ -1,5 +1,5 @@
-//! A step as a table: planned on its own, counted and checked at its boundary. Filters stop there, so that rows are
-//! counted before anybody leaves them out; projections go through. Who reads it twice is answered by [`crate::share`].
+//! A step as a table: planned on its own, counted and checked at its boundary. Projections go through. Filters stop there, so that
+//! rows are counted before anybody leaves them out; only a database that can leave them out itself, before they are read, is told. Who reads it twice is answered by [`crate::share`].
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use datafusion::{
     common::{Statistics, tree_node::TreeNodeRecursion},
     error::{DataFusionError, Result as DfResult},
     execution::{SendableRecordBatchStream, TaskContext},
-    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableType},
+    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown, TableType},
     physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr},
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
@@ -149,11 +149,25 @@ impl Step {
         self.readers.load(Ordering::Relaxed)
     }
 
-    async fn plan(self: &Arc<Self>, session: &dyn Session, projection: Option<&Vec<usize>>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    /// The source's own table, where it may be asked for fewer rows: only one reader is there to ask, and no check has to see them all.
+    fn narrows(&self) -> Option<&Arc<dyn TableProvider>> {
+        match &self.input {
+            Input::Provider(table) if self.checks.is_empty() && self.readers() <= 1 => Some(table),
+            _ => None,
+        }
+    }
+
+    async fn plan(
+        self: &Arc<Self>,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
         // A check has to see whole rows, so the projection is applied behind it.
         let (inner, outer) = if self.checks.is_empty() { (projection, None) } else { (None, projection.cloned()) };
         let input = match &self.input {
-            Input::Provider(table) => table.scan(session, inner, &[], None).await?,
+            Input::Provider(table) => table.scan(session, inner, filters, limit).await?,
             Input::Plan(plan) => {
                 let plan = match inner {
                     Some(columns) => {
@@ -202,25 +216,35 @@ impl TableProvider for StepTable {
         TableType::View
     }
 
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        match self.step.narrows() {
+            Some(table) => table.supports_filters_pushdown(filters),
+            None => Ok(vec![TableProviderFilterPushDown::Unsupported; filters.len()]),
+        }
+    }
+
     async fn scan(
         &self,
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
-        _limit: Option<usize>,
+        filters: &[Expr],
+        limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let scans = self.step.scans.fetch_add(1, Ordering::Relaxed) + 1;
         if self.step.readers() <= 1 {
             if scans > 1 {
                 return Err(DataFusionError::Internal(format!("step \"{}\" has one reader and was planned twice", self.step.name)));
             }
-            let plan = self.step.plan(session, projection).await?;
+            let limit = limit.filter(|_| self.step.narrows().is_some());
+            let plan = self.step.plan(session, projection, filters, limit).await?;
             return Ok(Arc::new(SharedExec::alone(plan, self.reader.clone())));
         }
         let shared = self
             .step
             .shared
-            .get_or_try_init::<DataFusionError, _, _>(|| async { Ok(Arc::new(Shared::new(self.step.plan(session, None).await?))) })
+            .get_or_try_init::<DataFusionError, _, _>(|| async {
+                Ok(Arc::new(Shared::new(self.step.plan(session, None, &[], None).await?)))
+            })
             .await?;
         SharedExec::reader(shared.clone(), projection.cloned(), self.reader.clone())
     }

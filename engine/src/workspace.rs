@@ -1,6 +1,6 @@
 //! What every command works with: the project, its state folder, its lake, its memory and the clock.
 
-use std::{collections::HashMap, io::ErrorKind, num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, fs::File, io::ErrorKind, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use datafusion::execution::{
@@ -10,7 +10,7 @@ use datafusion::execution::{
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use weir_connectors::{Blame, RunContext};
+use weir_connectors::{Blame, Connections, RunContext};
 use weir_pipelines::Project;
 
 use crate::{
@@ -78,6 +78,25 @@ impl Workspace {
         History::open(&self.state_dir.join("state.db"), &Uuid::now_v7().to_string()).await
     }
 
+    /// Holds a pipeline's lock file, which the system lets go however the process ends. Refuses while another process holds it.
+    pub fn lock(&self, pipeline: &str) -> Result<File> {
+        let folder = self.state_dir.join("locks");
+        let path = folder.join(format!("{pipeline}.lock"));
+        let failed =
+            |error: std::io::Error| Failure::error("state", format!("cannot lock \"{}\": {error}", path.display())).blame(Blame::System);
+        let file = std::fs::create_dir_all(&folder)
+            .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path))
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                Err(Failure::error("already-running", format!("pipeline \"{pipeline}\" is running already"))
+                    .help("wait until it has ended, or stop it; \"weir runs list\" shows it"))
+            }
+            Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+
     /// The time as the history keeps it: RFC 3339, UTC, milliseconds.
     pub fn now(&self) -> String {
         (self.clock)().to_rfc3339_opts(SecondsFormat::Millis, true)
@@ -126,7 +145,11 @@ impl Workspace {
             root: self.project.root.clone(),
             state_dir: self.state_dir.clone(),
             lake: self.lake.clone(),
+            profile: self.project.profile.clone(),
             environment: self.environment.clone(),
+            connections: Arc::new(Connections::new(
+                self.project.connections.iter().map(|(name, connection)| (name.clone(), connection.settings.clone())).collect(),
+            )),
             runtime,
             partitions: self.cpus,
             batch_rows: BATCH_ROWS,

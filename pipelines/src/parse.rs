@@ -31,6 +31,8 @@ pub struct Vocabulary<'a> {
     pub sinks: &'a [&'a str],
     /// Names of the project's connections.
     pub connections: &'a [&'a str],
+    /// Names of the project's profiles.
+    pub profiles: &'a [&'a str],
     /// Says what is wrong with the settings of a source of a known kind.
     pub check_source: fn(&Settings) -> Diagnostics,
     /// Says what is wrong with the settings of a sink of a known kind.

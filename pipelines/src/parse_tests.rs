@@ -15,6 +15,7 @@ const KINDS: Vocabulary<'_> = Vocabulary {
     sources: &["file", "postgres", "http"],
     sinks: &["file", "lake", "postgres", "clickhouse"],
     connections: &["crm", "warehouse", "olap"],
+    profiles: &["servers"],
     check_source: |_| Vec::new(),
     check_sink: |_| Vec::new(),
 };

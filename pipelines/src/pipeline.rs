@@ -198,6 +198,8 @@ pub struct Sink {
     pub on_schema_change: OnSchemaChange,
     /// Columns whose lossy mapping is accepted.
     pub allow_lossy: Vec<Spanned<String>>,
+    /// Profiles of `weir.toml` under which it takes part. Empty: always.
+    pub profiles: Vec<Spanned<String>>,
     /// The kind and its own table.
     pub settings: Settings,
 }

@@ -31,6 +31,8 @@ pub struct Project {
     pub memory_limit_bytes: Option<u64>,
     /// Profiles that `weir.toml` offers.
     pub profiles: Vec<String>,
+    /// The chosen one.
+    pub profile: Option<String>,
 }
 
 /// A `[connection.NAME.KIND]` table.
@@ -52,6 +54,7 @@ impl Project {
             lake_path: ".weir/lake".into(),
             memory_limit_bytes: None,
             profiles: Vec::new(),
+            profile: None,
         }
     }
 
@@ -78,7 +81,7 @@ impl Project {
             walk.found.push(found);
         }
         let (merged, _) = document.root();
-        let mut project = Self { file: Some(file.clone()), profiles, ..Self::bare(root) };
+        let mut project = Self { file: Some(file.clone()), profiles, profile: profile.map(str::to_owned), ..Self::bare(root) };
         if let Some(path) = value(&merged, "lake", "path").and_then(DeValue::as_str) {
             project.lake_path = path.to_owned();
         }

@@ -176,6 +176,7 @@ fn sink_keys() -> Value {
         "key": columns("The columns that identify a row: for merge, delete_insert and snapshot."),
         "on_schema_change": words(&["fail", "add_columns", "ignore"], "fail", "What happens when rows have other columns than the destination."),
         "allow_lossy": columns("Columns whose lossy mapping is accepted."),
+        "profiles": columns("Profiles of weir.toml under which the sink takes part. Default: always."),
     })
 }
 

@@ -110,10 +110,10 @@ fn events(file: usize, rows: usize) -> String {
 }
 
 /// A seeded generator (xorshift64*): a failing run is made again with `WEIR_TEST_SEED`.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn seeded() -> Self {
+    pub fn seeded() -> Self {
         let seed = std::env::var("WEIR_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
             now.as_nanos() as u64 | 1
@@ -123,7 +123,7 @@ impl Random {
     }
 
     /// From 0 up to 1.
-    fn share(&mut self) -> f64 {
+    pub fn share(&mut self) -> f64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use crate::project::{Project, Running, WEIR, repository};
+use crate::{
+    project::{Project, Running, WEIR, repository},
+    servers::{Kind, Private},
+};
 
 /// A fenced block: its language, the file it is (where the line above says so), its text, and its line in the page.
 struct Block {
@@ -51,6 +54,12 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
+/// The variables in which the pages keep the addresses of their servers.
+fn addresses(private: Option<&Private>) -> Vec<(&'static str, String)> {
+    private
+        .map_or_else(Vec::new, |started| vec![("WAREHOUSE_URL", started.url(Kind::Postgres)), ("OLAP_URL", started.url(Kind::Clickhouse))])
+}
+
 /// Runs one page's blocks; returns how many files were checked and commands run.
 fn walk(page: &Path) -> (usize, usize) {
     let text = std::fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
@@ -58,6 +67,7 @@ fn walk(page: &Path) -> (usize, usize) {
     project.write("bin/.keep", "");
     std::os::unix::fs::symlink(WEIR, project.path("bin/weir")).unwrap();
     let (mut checked, mut run) = (0, 0);
+    let mut private: Option<Option<Private>> = None;
     for block in blocks(&text) {
         let at = format!("{}:{}", page.display(), block.line);
         if let Some(file) = &block.file {
@@ -70,7 +80,13 @@ fn walk(page: &Path) -> (usize, usize) {
                     .unwrap_or_else(|| panic!("{at}: the line above a TOML block says which file it is: `orders/pipeline.toml`:"));
                 // A case of the tests is no pipeline; weir.toml is checked with every pipeline that follows.
                 if file.ends_with("pipeline.toml") {
-                    let outcome = project.weir(&["check", &file]);
+                    // What follows the first block for servers may read from them.
+                    if matches!(private, Some(None)) {
+                        continue;
+                    }
+                    let mut check = project.command(&["check", &file]);
+                    check.envs(addresses(private.as_ref().and_then(Option::as_ref)));
+                    let outcome = Running::start(check).wait(Duration::from_secs(60));
                     assert_eq!(outcome.code, 0, "{at}: {outcome}");
                     checked += 1;
                 } else {
@@ -82,7 +98,11 @@ fn walk(page: &Path) -> (usize, usize) {
                 let parsed: Result<serde_json::Value, _> = serde_json::from_str(&block.text);
                 assert!(parsed.is_ok(), "{at}: {parsed:?}");
             }
-            "console" => {
+            language @ ("console" | "console servers") => {
+                if language == "console servers" && private.get_or_insert_with(Private::start).is_none() {
+                    continue;
+                }
+                let servers = addresses(private.as_ref().and_then(Option::as_ref));
                 for line in block.text.lines().filter_map(|line| line.strip_prefix("$ ")) {
                     let (command, expected) = match line.rsplit_once("# exit ") {
                         Some((command, code)) => (command.trim(), code.trim().parse().expect("an exit code")),
@@ -90,7 +110,7 @@ fn walk(page: &Path) -> (usize, usize) {
                     };
                     let path = format!("{}:{}", project.path("bin").display(), std::env::var("PATH").unwrap_or_default());
                     let mut shell = project.program("sh", &["-c", command]);
-                    shell.env("PATH", path);
+                    shell.env("PATH", path).envs(servers.iter().cloned());
                     let outcome = Running::start(shell).wait(Duration::from_secs(60));
                     assert_eq!(outcome.code, expected, "{at}: {outcome}");
                     run += 1;

@@ -3,16 +3,21 @@
 
 mod case;
 mod crash;
+mod crash_shim;
 mod disk;
 mod docs;
+mod exactly_once;
 mod flights;
 mod lake;
 mod large;
 mod project;
 mod referee;
+mod servers;
 mod slt;
 mod tidy;
 mod together;
+mod types;
+mod warehouse;
 
 /// One test per folder of `tests/cases/`.
 mod cases {

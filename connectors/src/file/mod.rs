@@ -322,6 +322,7 @@ pub const SINK: SinkKind = SinkKind {
         check(settings, &[sink.check()])?;
         Ok(Arc::new(sink))
     },
+    types: Vec::new,
     resume: sink::resume,
 };
 

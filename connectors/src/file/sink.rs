@@ -196,6 +196,11 @@ impl Sink for FileSink {
         self.stage(cx).map_or_else(|_| self.path.clone(), |stage| stage.target)
     }
 
+    fn check(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<(), Vec<Error>> {
+        let outcome = self.layout().and_then(|layout| self.stage(cx).and_then(|_| check_types(rows, layout.format)));
+        outcome.map_err(|error| vec![error])
+    }
+
     async fn plan(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Change> {
         let (layout, stage) = (self.layout()?, self.stage(cx)?);
         check_types(rows, layout.format)?;

@@ -1,6 +1,9 @@
 //! Opening a file source: which files are to be read, and what columns they have together. Reading rows is `scan.rs`'s.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use arrow::{
     array::{ArrayRef, StringArray},
@@ -225,7 +228,15 @@ async fn learn_binary(format: Format, files: &[Arc<FoundFile>], opening: &Openin
             Content::Text => continue,
         };
         for field in schema.fields() {
-            add_column(&mut columns, Field::new(field.name(), nullable(field).data_type().clone(), true));
+            let mut field = nullable(field).with_metadata(extension(field));
+            // More than its type in one file and not in another is no more than its type.
+            if let Some(known) = columns.get_mut(field.name())
+                && known.metadata() != field.metadata()
+            {
+                known.set_metadata(HashMap::new());
+                field.set_metadata(HashMap::new());
+            }
+            add_column(&mut columns, field);
         }
     }
     Ok(Learnt { columns, contents })
@@ -371,7 +382,7 @@ impl Learner {
 struct Table {
     schema: SchemaRef,
     origins: Vec<Origin>,
-    /// What the contract does not declare, without metadata: remembered for runs without new files.
+    /// What the contract does not declare: remembered for runs without new files.
     undeclared: Schema,
     /// Columns that folders give.
     partitions: Vec<FieldRef>,
@@ -489,6 +500,16 @@ fn add_column(columns: &mut IndexMap<String, Field>, field: Field) {
         Some(known) => *known = columnar::widen_field(known, &field),
         None => _ = columns.insert(field.name().clone(), field),
     }
+}
+
+/// What says that a column is more than its Arrow type: JSON, a UUID. Whatever else a file says about a column is its own business.
+fn extension(field: &Field) -> HashMap<String, String> {
+    field
+        .metadata()
+        .iter()
+        .filter(|(key, _)| key.starts_with("ARROW:extension:"))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 /// The same field where every level may be null: what a contract requires is the contract's to check.

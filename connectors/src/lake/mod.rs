@@ -72,7 +72,7 @@ use publish::{LakeLoad, State};
 use schema::{Existing, Fit, Rules};
 use table::Place;
 pub use table::{Version, open_table, provider, tables};
-pub use types::{TypeRow, type_table};
+pub use types::type_table;
 
 /// Where rows go in the lake.
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
@@ -110,6 +110,7 @@ pub const SINK: SinkKind = SinkKind {
     example: LakeConfig::EXAMPLE,
     schema: || schemars::schema_for!(LakeConfig),
     read,
+    types: type_table,
     resume: |state, cx| Ok(Arc::new(LakeLoad::resume(state, cx)?)),
 };
 
@@ -198,6 +199,10 @@ impl Sink for LakeSink {
             Target::Named(schema, table) => format!("lake.{schema}.{table}"),
             Target::Folder { name, .. } => name.clone(),
         }
+    }
+
+    fn check(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<(), Vec<Error>> {
+        schema::lake_columns(rows, &cx.allow_lossy).map(drop).map_err(|error| vec![error])
     }
 
     async fn plan(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Change> {

@@ -53,6 +53,8 @@ impl Lake {
             root: self.folder.path().into(),
             state_dir: self.folder.path().join(".weir"),
             lake: self.path(),
+            connections: Arc::default(),
+            profile: None,
             environment: Arc::default(),
             runtime: RuntimeEnvBuilder::new().with_memory_limit(memory_bytes, 1.0).build_arc().expect("a runtime"),
             partitions: 2,
@@ -120,6 +122,7 @@ fn cx(run: &Arc<RunContext>, mode: Mode) -> SinkContext {
         key: if matches!(mode, Mode::Append | Mode::Replace) { vec![] } else { vec!["id".into()] },
         on_schema_change: OnSchemaChange::Fail,
         allow_lossy: vec![],
+        may_decide: false,
     }
 }
 

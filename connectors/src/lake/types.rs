@@ -4,29 +4,22 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, StringBuilder},
+    array::{Array, ArrayRef, AsArray, StringBuilder, TimestampMicrosecondArray},
     compute::{CastOptions, cast_with_options},
-    datatypes::{DataType, Field, IntervalDayTimeType, IntervalMonthDayNanoType, IntervalUnit, IntervalYearMonthType, TimeUnit},
+    datatypes::{
+        DataType, Field, IntervalDayTimeType, IntervalMonthDayNanoType, IntervalUnit, IntervalYearMonthType, TimeUnit,
+        TimestampNanosecondType,
+    },
     util::display::FormatOptions,
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    TypeRow,
+    error::{Error, Result},
+};
 
-/// One row of the reference table of types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TypeRow {
-    /// The Arrow type, as Arrow names it.
-    pub arrow: &'static str,
-    /// The Delta type it becomes.
-    pub delta: &'static str,
-    /// False: refused unless the column is in `allow_lossy`.
-    pub exact: bool,
-    /// What happens to the value.
-    pub note: &'static str,
-}
-
-const fn row(arrow: &'static str, delta: &'static str, exact: bool, note: &'static str) -> TypeRow {
-    TypeRow { arrow, delta, exact, note }
+const fn row(arrow: &'static str, column: &'static str, exact: bool, note: &'static str) -> TypeRow {
+    TypeRow { arrow, column, exact, note }
 }
 
 static TYPES: &[TypeRow] = &[
@@ -252,6 +245,11 @@ pub fn convert(column: &str, array: &ArrayRef, lake: &DataType) -> Result<ArrayR
     match (from, lake) {
         (Null, _) => return Ok(arrow::array::new_null_array(lake, array.len())),
         (Interval(unit), Utf8) => return Ok(intervals(array, *unit)),
+        // Towards the past, as every destination cuts: a cast would make what is before 1970 later.
+        (Timestamp(TimeUnit::Nanosecond, _), Timestamp(TimeUnit::Microsecond, _)) => {
+            let cut: TimestampMicrosecondArray = array.as_primitive::<TimestampNanosecondType>().unary(|nanos| nanos.div_euclid(1000));
+            return Ok(Arc::new(cut.with_data_type(lake.clone())));
+        }
         (Dictionary(_, value), _) => {
             let plain = cast(array, value).map_err(failed)?;
             return convert(column, &plain, lake);
@@ -464,7 +462,7 @@ mod tests {
         for (name, arrow) in cases {
             let row = TYPES.iter().find(|row| row.arrow == name).expect("a row of the table");
             let mapped = map(&arrow).expect("mapped");
-            assert_eq!((delta_name(&mapped.lake).as_str(), mapped.loss.is_none()), (row.delta, row.exact), "{name}");
+            assert_eq!((delta_name(&mapped.lake).as_str(), mapped.loss.is_none()), (row.column, row.exact), "{name}");
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 
 pub(crate) const SOURCE_KEYS: [&str; 5] = ["description", "contract", "on_invalid", "max_invalid", "incremental"];
 pub(crate) const TRANSFORM_KEYS: [&str; 5] = ["description", "from", "contract", "on_invalid", "max_invalid"];
-pub(crate) const SINK_KEYS: [&str; 6] = ["description", "from", "mode", "key", "on_schema_change", "allow_lossy"];
+pub(crate) const SINK_KEYS: [&str; 7] = ["description", "from", "mode", "key", "on_schema_change", "allow_lossy", "profiles"];
 pub(crate) const MODES: [(&str, Mode); 5] = [
     ("append", Mode::Append),
     ("replace", Mode::Replace),
@@ -140,7 +140,7 @@ fn step(walk: &mut Walk<'_>, role: Role, name: Spanned<String>, value: &Value<'_
             Role::Sink => {
                 let from = walk.required(table, "from", "write from = \"a step\", the one whose rows it takes");
                 declared.reads.extend(from.as_ref().map(Read::plain));
-                let sink = sink(walk, table, description, from, &name);
+                let sink = sink(walk, table, description, from, &name, vocabulary);
                 let settings = kind(walk, role, table, &name, &SINK_KEYS, vocabulary);
                 if let (Some(sink), Some(settings)) = (sink, settings) {
                     steps.sinks.push(sink(settings));
@@ -237,6 +237,7 @@ fn sink(
     description: Option<String>,
     from: Option<Spanned<String>>,
     name: &Spanned<String>,
+    vocabulary: Vocabulary<'_>,
 ) -> Option<impl FnOnce(Settings) -> Sink + use<>> {
     let written = table.entries.contains_key("mode");
     let mode = walk.word(table, "mode", &MODES);
@@ -270,8 +271,24 @@ fn sink(
     let words = [("fail", OnSchemaChange::Fail), ("add_columns", OnSchemaChange::AddColumns), ("ignore", OnSchemaChange::Ignore)];
     let on_schema_change = walk.word(table, "on_schema_change", &words).map_or(OnSchemaChange::Fail, |word| word.value);
     let allow_lossy = walk.columns(table, "allow_lossy").unwrap_or_default();
+    let profiles = profiles(walk, table, vocabulary.profiles);
     let (name, from, key) = (name.clone(), from?, key?);
-    Some(move |settings| Sink { name, description, from, mode, key, on_schema_change, allow_lossy, settings })
+    Some(move |settings| Sink { name, description, from, mode, key, on_schema_change, allow_lossy, profiles, settings })
+}
+
+/// The profiles under which a sink takes part.
+fn profiles(walk: &mut Walk<'_>, table: Table<'_, '_>, known: &[&str]) -> Vec<Spanned<String>> {
+    let profiles = walk.strings(table, "profiles").unwrap_or_default();
+    for profile in profiles.iter().filter(|profile| !known.contains(&profile.value.as_str())) {
+        let message = format!("no profile \"{}\" in weir.toml", profile.value);
+        let found = walk.error("unknown-profile", message, profile.span.clone(), "");
+        suggest(found, &profile.value, known);
+        found.help.push(match known {
+            [] => format!("add a table such as [profile.{}.memory]", profile.value),
+            known => format!("profiles are: {}", known.join(", ")),
+        });
+    }
+    profiles
 }
 
 /// Finds the one table of a source or sink that is its kind's.

@@ -184,7 +184,8 @@ impl Context {
         let file = project::read(path, &self.folder).map_err(|diagnostic| vec![diagnostic])?;
         let folder = path.parent().unwrap_or(&self.folder).to_path_buf();
         let connections: Vec<&str> = project.connections.keys().map(String::as_str).collect();
-        weir_pipelines::parse(file, folder, set, weir_connectors::vocabulary(&connections))
+        let profiles: Vec<&str> = project.profiles.iter().map(String::as_str).collect();
+        weir_pipelines::parse(file, folder, set, weir_connectors::vocabulary(&connections, &profiles))
     }
 
     /// Checks the settings of the project's connections, each by its kind.

@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf};
 
 use clap::{Args, Subcommand, builder::StyledStr};
 use serde_json::json;
+use weir_connectors::SINKS;
 use weir_engine::Failure;
 
 use super::{
@@ -11,6 +12,7 @@ use super::{
     context::{Answer, Context, Stop},
     grammar, pages,
     schema::pipeline_schema,
+    types,
 };
 use crate::render::error;
 
@@ -78,6 +80,7 @@ impl Dev {
 pub fn generated() -> Vec<(String, String)> {
     let schema = serde_json::to_string_pretty(&pipeline_schema()).expect("a value is written as JSON");
     let mut files = vec![("schemas/pipeline.schema.json".to_owned(), format!("{schema}\n")), ("docs/reference/cli.md".to_owned(), cli())];
+    files.push(("docs/reference/types.md".to_owned(), types::page(SINKS)));
     for page in connectors::all() {
         files.push((format!("docs/reference/connectors/{}.md", page.kind), pages::markdown(&page)));
     }

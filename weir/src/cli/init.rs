@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn the_example_is_a_pipeline_without_fault() {
         let (path, text) = FILES[2];
-        let vocabulary = weir_connectors::vocabulary(&[]);
+        let vocabulary = weir_connectors::vocabulary(&[], &[]);
         let pipeline = weir_pipelines::parse(SourceFile::new(path, text), PathBuf::from("pipelines/orders"), &[], vocabulary);
         let pipeline =
             pipeline.unwrap_or_else(|wrong| panic!("{}", crate::render::error::render_diagnostics(&wrong, crate::render::Style::PLAIN)));

@@ -5,6 +5,7 @@ pub mod completions;
 pub mod connectors;
 pub mod context;
 pub mod dev;
+pub mod doctor;
 pub mod init;
 pub mod new;
 pub mod pages;
@@ -17,6 +18,7 @@ pub mod schema;
 pub mod signals;
 pub mod sql;
 pub mod statements;
+pub mod types;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -89,6 +91,7 @@ enum Command {
     Run(run::Run),
     Sql(sql::Sql),
     Runs(runs::Runs),
+    Doctor(doctor::Doctor),
     Quarantine(quarantine::Quarantine),
     Schema(schema::Schema),
     Connectors(connectors::Connectors),
@@ -144,6 +147,7 @@ async fn dispatch(context: &Context, command: Command) -> Answer {
             Command::Plan(plan) => plan.answer(context).await,
             Command::Run(_) | Command::Sql(_) => unreachable!("answered above"),
             Command::Runs(runs) => runs.answer(context).await,
+            Command::Doctor(doctor) => doctor.answer(context).await,
             Command::Quarantine(quarantine) => quarantine.answer(context).await,
             Command::Schema(schema) => schema.answer(context),
             Command::Connectors(connectors) => connectors.answer(context),
@@ -227,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_not_offered() {
-        for command in ["test", "backfill", "schedule", "serve", "graph", "doctor"] {
+        for command in ["test", "backfill", "schedule", "serve", "graph"] {
             let error = Cli::try_parse_from(["weir", command]).expect_err("is unknown");
             assert_eq!(error.kind(), ErrorKind::InvalidSubcommand, "{command}");
         }

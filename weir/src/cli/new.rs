@@ -135,7 +135,7 @@ mod tests {
                     .collect();
                 connections.dedup();
                 let connections: Vec<&str> = connections.iter().map(String::as_str).collect();
-                let vocabulary = weir_connectors::vocabulary(&connections);
+                let vocabulary = weir_connectors::vocabulary(&connections, &[]);
                 let parsed = weir_pipelines::parse(SourceFile::new("p.toml", &*text), PathBuf::from("."), &[], vocabulary);
                 let pipeline = parsed.unwrap_or_else(|wrong| {
                     panic!("{}\n{text}", crate::render::error::render_diagnostics(&wrong, crate::render::Style::PLAIN))

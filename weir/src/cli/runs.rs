@@ -1,4 +1,4 @@
-//! `weir runs`: what ran, when, and what came of it.
+//! `weir runs`: what ran, when, and what came of it; and what becomes of a run that its process left.
 
 use chrono::DateTime;
 use clap::{Args, Subcommand};
@@ -18,9 +18,10 @@ Examples:
   weir runs list                    the last 20 runs
   weir runs list flights --limit 5
   weir runs show 0193a              one run's account, by the start of its id
+  weir runs resume 0193a            finish what a crash left in the middle
   weir sql -c \"select status, count(*) from weir.runs group by 1\"";
 
-/// List runs and show what one of them did
+/// List runs, show what one of them did, finish one that a crash left
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
 pub struct Runs {
@@ -46,6 +47,19 @@ enum Command {
         /// The run's id, or as much of its start as is unique
         #[arg(value_name = "RUN")]
         run: String,
+    },
+    /// Finish a run that a crash left in the middle, or discard it
+    ///
+    /// A run that was decided is published, one that was not is discarded, as the pipeline's next run would do. With --discard, a
+    /// decided run is given up: what is staged is removed, what is published stays, and the answer says where.
+    #[command(after_help = "Examples:\n  weir doctor\n  weir runs resume 0193a\n  weir runs resume 0193a --discard")]
+    Resume {
+        /// The run's id, or as much of its start as is unique
+        #[arg(value_name = "RUN")]
+        run: String,
+        /// Give it up instead, decided or not
+        #[arg(long)]
+        discard: bool,
     },
 }
 
@@ -75,6 +89,16 @@ impl Runs {
                     context.answer_json(&record)?;
                 } else {
                     context.answer(&show(&record, context.out))?;
+                }
+            }
+            Command::Resume { run, discard } => {
+                let cancel = context.signals.token();
+                let sentence = weir_engine::publish::take_up_by_id(&workspace, &run, discard, cancel).await?;
+                if context.global.json {
+                    let record = history.run(&run).await?;
+                    context.answer_json(&json!({ "did": sentence, "run": record }))?;
+                } else {
+                    context.answer(&format!("{sentence}\n"))?;
                 }
             }
         }
@@ -127,7 +151,7 @@ fn status(status: RunStatus, style: Style) -> String {
     match status {
         RunStatus::Published => style.green(status.as_str()),
         RunStatus::Failed | RunStatus::Interrupted => style.red(status.as_str()),
-        RunStatus::Running | RunStatus::Publishing | RunStatus::DryRun => style.yellow(status.as_str()),
+        RunStatus::Running | RunStatus::Deciding | RunStatus::Publishing | RunStatus::DryRun => style.yellow(status.as_str()),
     }
 }
 

@@ -16,6 +16,7 @@ fn context(folder: &Path, mode: Mode, run: &str) -> SinkContext {
         key: Vec::new(),
         on_schema_change: OnSchemaChange::Fail,
         allow_lossy: Vec::new(),
+        may_decide: false,
     }
 }
 

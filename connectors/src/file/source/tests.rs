@@ -45,6 +45,8 @@ pub fn run_context(folder: &Path) -> RunContext {
         root: folder.to_owned(),
         state_dir: folder.join(".weir"),
         lake: folder.join("lake").display().to_string(),
+        connections: Arc::default(),
+        profile: None,
         environment: Arc::default(),
         runtime: Arc::default(),
         partitions: 3,

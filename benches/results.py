@@ -1,0 +1,36 @@
+"""Keeps RESULTS.md: each bench writes the section under its own heading and leaves the others as they are."""
+
+import os
+import platform
+import re
+import subprocess
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+FILE = HERE / "RESULTS.md"
+
+
+def put(heading, lines):
+    """Replaces the section under `## heading`, or adds it at the end."""
+    text = FILE.read_text() if FILE.exists() else "# Results\n"
+    head, *sections = re.split(r"(?m)^(?=## )", text)
+    section = f"## {heading}\n\n" + "\n".join(lines).strip() + "\n"
+    at = [i for i, old in enumerate(sections) if old.splitlines()[0] == f"## {heading}"]
+    if at:
+        sections[at[0]] = section
+    else:
+        sections.append(section)
+    FILE.write_text("\n\n".join(part.strip() for part in [head, *sections]) + "\n")
+
+
+def circumstances():
+    """Commit, date and machine, as a sentence."""
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True).stdout.strip()
+
+    commit = git("rev-parse", "--short", "HEAD") or "unknown"
+    if git("status", "--porcelain", "--untracked-files=no"):
+        commit += " and what was not committed then"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"Commit {commit}, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} processors, {platform.machine()}, {memory:.0f} GiB."

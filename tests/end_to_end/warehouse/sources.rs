@@ -1,0 +1,206 @@
+//! Tables and queries as sources: what is missing is named, what a filter leaves out is not read, and a cursor brings each row once.
+
+use super::{BOTH, Warehouse};
+use crate::servers::Kind;
+
+impl Warehouse {
+    /// Writes a pipeline that appends to `lake.out.rows` what `sql` makes of a source. `more`: settings of the step.
+    fn read(&self, source: &str, more: &str, sql: &str) {
+        let kind = self.kind.name();
+        self.project.write(
+            "read.toml",
+            format!(
+                "weir = 1\nname = \"read\"\n[source.rows]\n{more}\n[source.rows.{kind}]\nconnection = \"wh\"\n{source}\n[transform.some]\nsql = {sql:?}\n\
+                 [sink.lake]\nfrom = \"some\"\nmode = \"append\"\n[sink.lake.lake]\ntable = \"out.rows\"\n"
+            ),
+        );
+    }
+
+    fn in_lake(&self, columns: &str) -> String {
+        self.project.sql(&format!("select {columns} from lake.out.rows")).split_off(1).join(" ")
+    }
+}
+
+#[test]
+fn a_source_table_that_is_missing_is_named() {
+    for kind in BOTH {
+        let Some(warehouse) = Warehouse::fresh(kind) else { return };
+        warehouse.table("rows", "(1, 'a')");
+        warehouse.read("table = \"Rows\"", "", "select * from rows");
+        let outcome = warehouse.project.weir(&["run", "read.toml"]);
+        let message = warehouse.pick(
+            "error[table-missing]: connection \"wh\" has no table \"Rows\"",
+            "error[table-missing]: cannot read \"<db>.Rows\" of \"wh\": Table <db>.Rows does not exist. Maybe you meant <db>.rows?",
+        );
+        warehouse.says(&outcome, 2, message);
+        warehouse.read("query = \"select * from nowhere\"", "", "select * from rows");
+        let outcome = warehouse.project.weir(&["run", "read.toml"]);
+        assert_eq!(outcome.code, 2, "{outcome}");
+        outcome.says(&["error[table-missing]: cannot read the query of \"wh\": ", "nowhere"]);
+        // A query may do nothing but read.
+        warehouse.read(
+            &format!("query = {:?}", warehouse.pick("delete from rows returning *", "alter table rows delete where 1")),
+            "",
+            "select * from rows",
+        );
+        let outcome = warehouse.project.weir(&["run", "read.toml"]);
+        assert_ne!(outcome.code, 0, "{outcome}");
+        outcome.one_screen();
+        assert_eq!(warehouse.rows("rows"), "1,a");
+        // The right one works.
+        warehouse.read("table = \"rows\"", "", "select * from rows");
+        warehouse.project.run(&["read.toml"]);
+        assert_eq!(warehouse.in_lake("id, name"), "1,a");
+    }
+}
+
+#[test]
+fn a_filter_is_made_by_the_server() {
+    for kind in BOTH {
+        let Some(warehouse) = Warehouse::fresh(kind) else { return };
+        let (make, fill) = warehouse.pick(
+            (
+                "create table rows (id bigint, name text, at timestamptz, amount numeric(10, 2))",
+                "insert into rows select n, 'name ' || n % 10, timestamptz '2024-01-01' + n * interval '1 hour', n / 4.0 from generate_series(1, 10000) n",
+            ),
+            (
+                "create table rows (id Int64, name String, at DateTime64(6, 'UTC'), amount Decimal(10, 2)) engine = MergeTree order by id",
+                "insert into rows select number + 1 as n, 'name ' || toString(n % 10), toDateTime64('2024-01-01', 6, 'UTC') + interval n hour, n / 4 from numbers(10000)",
+            ),
+        );
+        warehouse.db.execute(&[make, fill]);
+        for (condition, rows) in [
+            ("id > 9990", 10),
+            ("id between 5 and 7 and name <> 'name 6'", 2),
+            ("name = 'name 3'", 1000),
+            ("name in ('name 3', 'name 4') and id < 100", 20),
+            ("at >= timestamp '2024-02-01T00:00:00Z' and at < timestamp '2024-02-02T00:00:00Z'", 24),
+            ("amount = 2.50", 1),
+            ("id is null", 0),
+            ("id = 1 or id = 10000", 2),
+        ] {
+            warehouse.read("table = \"rows\"", "", &format!("select id from rows where {condition}"));
+            let summary = warehouse.project.run(&["read.toml"]);
+            assert_eq!(summary["rows_loaded"], rows, "{condition}");
+            assert_eq!(summary["rows_read"], rows, "{condition}: the server sent rows that the filter leaves out");
+        }
+        // A condition that the server has no words for is weir's to make, and as right.
+        warehouse.read("table = \"rows\"", "", "select id from rows where regexp_like(name, '^name [12]$')");
+        assert_eq!(warehouse.project.run(&["read.toml"])["rows_loaded"], 2000);
+        // A limit reaches it too.
+        warehouse.read("table = \"rows\"", "", "select id from rows limit 7");
+        let summary = warehouse.project.run(&["read.toml"]);
+        assert_eq!(summary["rows_loaded"], 7);
+        assert!(summary["rows_read"].as_u64().unwrap() < 10_000, "the whole table was read for seven rows");
+    }
+}
+
+#[test]
+fn a_cursor_with_lag_brings_each_row_once_and_late_ones_too() {
+    for kind in BOTH {
+        let Some(warehouse) = Warehouse::fresh(kind) else { return };
+        let make = warehouse.pick(
+            "create table rows (id bigint, at timestamptz)",
+            "create table rows (id Int64, at DateTime64(6, 'UTC')) engine = MergeTree order by id",
+        );
+        warehouse.db.execute(&[make]);
+        let add = |rows: &[(i64, &str)]| {
+            for (id, time) in rows {
+                warehouse.db.execute(&[&format!("insert into rows values ({id}, '2024-05-05 {time}')")]);
+            }
+        };
+        warehouse.read(
+            "table = \"rows\"",
+            "incremental = { cursor = \"at\", lag = \"10m\", start = \"2024-05-05T08:00:00Z\" }",
+            "select * from rows",
+        );
+        // The first is before the start.
+        add(&[(0, "07:59:59"), (1, "08:00:00"), (2, "09:00:00"), (3, "10:00:00"), (4, "10:00:00")]);
+        let mut expected = vec!["1", "2", "3", "4"];
+        let check = |loaded: usize, expected: &[&str]| {
+            let summary = warehouse.project.run(&["read.toml"]);
+            assert_eq!(summary["rows_loaded"], loaded, "{kind:?} {expected:?}");
+            assert_eq!(warehouse.in_lake("id"), expected.join(" "));
+        };
+        check(4, &expected);
+        check(0, &expected);
+        // At the cursor itself, within the lag, and new.
+        add(&[(5, "10:00:00"), (6, "09:55:00"), (7, "10:30:00")]);
+        expected.extend(["5", "6", "7"]);
+        check(3, &expected);
+        check(0, &expected);
+        // Within the lag of the new cursor; and too late, which is what a lag means.
+        add(&[(8, "10:25:00"), (9, "10:00:00")]);
+        expected.push("8");
+        check(1, &expected);
+        check(0, &expected);
+        // A row that was loaded and changed within the lag is a new version of it.
+        let change = warehouse.pick(
+            "update rows set at = at + interval '1 minute' where id = 7",
+            "alter table rows update at = at + interval 1 minute where id = 7 settings mutations_sync = 2",
+        );
+        warehouse.db.execute(&[change]);
+        expected.push("7");
+        expected.sort_unstable();
+        check(1, &expected);
+    }
+}
+
+#[test]
+fn a_failed_run_leaves_the_cursor_where_it_was() {
+    for kind in BOTH {
+        let Some(warehouse) = Warehouse::fresh(kind) else { return };
+        warehouse.table("rows", "(1, 'a'), (2, 'b')");
+        let cursor = "incremental = { cursor = \"id\" }";
+        warehouse.read("table = \"rows\"", cursor, "select id, 1 / (id - 2) as broken from rows");
+        assert_eq!(warehouse.project.weir(&["run", "read.toml"]).code, 1);
+        warehouse.read("table = \"rows\"", cursor, "select id, name from rows");
+        assert_eq!(warehouse.project.run(&["read.toml"])["rows_loaded"], 2);
+        warehouse.db.execute(&["insert into rows values (3, 'c')"]);
+        assert_eq!(warehouse.project.run(&["read.toml"])["rows_loaded"], 1);
+        assert_eq!(warehouse.in_lake("id, name"), "1,a 2,b 3,c");
+    }
+}
+
+#[test]
+fn values_that_arrow_has_no_place_for_are_named() {
+    let Some(warehouse) = Warehouse::fresh(Kind::Postgres) else { return };
+    warehouse.db.execute(&[
+        "create table rows (id bigint, at timestamptz, n numeric(10, 2))",
+        "insert into rows values (1, 'infinity', 1), (2, '2024-01-01', 'NaN')",
+    ]);
+    for (column, value) in [("at", "infinity"), ("n", "NaN")] {
+        warehouse.read("table = \"rows\"", "", &format!("select id, {column} from rows"));
+        let outcome = warehouse.project.weir(&["run", "read.toml"]);
+        assert_eq!(outcome.code, 1, "{outcome}");
+        outcome.says(&[&format!("\"{column}\""), value]);
+    }
+}
+
+#[test]
+fn types_of_the_servers_own_are_read_as_what_they_are() {
+    let Some(warehouse) = Warehouse::fresh(Kind::Postgres) else { return };
+    warehouse.db.execute(&[
+        "create type mood as enum ('fine', 'so so')",
+        "create domain positive as integer check (value > 0)",
+        "create type pair as (a integer, b text)",
+        "create table rows (id bigint, mood mood, age positive, pair pair, host inet, big numeric, span interval, tags text[], grid integer[], doc jsonb, at timestamptz, cash money)",
+        "insert into rows values (1, 'so so', 7, row(1, 'x, \"y\"')::pair, '10.0.0.1/8', 12345678901234567890.5, '1 mon 2 days 03:00', '{a,NULL,\"b c\"}', '{1,2}', '{\"k\": [1]}', '2024-01-01 12:00+02', 12.5), \
+         (2, null, null, null, null, 'NaN', null, '{}', null, 'null', null, null)",
+    ]);
+    warehouse.read(
+        "table = \"rows\"",
+        "",
+        "select id, mood, age, pair, host, big, cast(span as varchar) as span, tags, grid, doc, at, cash from rows",
+    );
+    warehouse.project.run(&["read.toml"]);
+    let found =
+        warehouse.project.sql("select id, mood, age, pair.a as a, pair.b as b, host, big, tags, grid, doc, at, cash from lake.out.rows");
+    assert_eq!(
+        found[1..],
+        [
+            "1,so so,7,1,\"x, \"\"y\"\"\",10.0.0.1/8,12345678901234567890.5,\"[\"\"a\"\",null,\"\"b c\"\"]\",\"[1,2]\",\"{\"\"k\"\": [1]}\",2024-01-01T10:00:00Z,12.50",
+            "2,,,,,,NaN,[],,null,,"
+        ]
+    );
+}
