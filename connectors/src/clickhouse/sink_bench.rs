@@ -48,11 +48,6 @@ impl Bench {
         self.run(&format!("drop database {}", quote::identifier(&self.database))).await;
     }
 
-    /// The same with another table.
-    pub fn named(&self, table: &str) -> Self {
-        Self { table: table.to_owned(), ..self.clone() }
-    }
-
     /// The same in another database.
     pub fn in_database(&self, database: &str) -> Self {
         Self { database: database.to_owned(), ..self.clone() }
