@@ -243,6 +243,8 @@ class Clickhouse(Destination):
     def jobs(self, data):
         parquet, csv, arrows = (data.file(end) for end in (".parquet", ".csv", ".arrows"))
         yield from self.weirs(data)
+        command, environment = self.weir("arrow", arrows, 'mode = "append"', f"order_by = {json.dumps(KEY)}")
+        yield Job("Weir, append into a new table, from the limit's Arrow file", command, self.database, [arrows], environment, peer=False)
         command = [python("loaders"), str(PROGRAMS), "engine", self.url, str(arrows)]
         yield Job(LIMITS["clickhouse"], command, self.with_table, [arrows], peer=False)
         yield Job("the same, into a table that takes no nulls", command, lambda: self.with_table(False), [arrows], peer=False)

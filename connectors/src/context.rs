@@ -103,6 +103,8 @@ pub struct SinkContext {
     pub allow_lossy: Vec<String>,
     /// True for at most one load of a run: its stage may be an open transaction. See [`crate::Load::decides`].
     pub may_decide: bool,
+    /// What the run's other sinks load, as [`crate::Sink::destination`] says it.
+    pub beside: Vec<String>,
 }
 
 /// The two columns that say where a row came from.

@@ -2,12 +2,12 @@
 //! is the connector's; the cursor store is the engine's.
 //!
 //! Every published run leaves the **position**, the greatest cursor value it read. The next run asks for all rows from `position - lag`
-//! on, that value included, and drops those that were loaded before. They are known by a **fingerprint** of their cursor and their
-//! identity: the columns the connector names, or else the whole row. Fingerprints are kept for the rows from `position - lag` on, and
+//! on, that value included, and drops those that were loaded before. They are known by a **fingerprint** of the
+//! whole row: a row that was changed without its cursor is another one, also within one tick of its clock. Fingerprints are kept for the rows from `position - lag` on, and
 //! counted, because a table may hold the same row twice.
 //!
 //! **Guaranteed.** A row passes exactly once when its cursor value is not less than `position - lag` in the first published run after it
-//! appears. A change of a row is a row of its own as long as it changes the cursor or, with the whole row as identity, any column. A run
+//! appears. A change of a row is a row of its own, whichever column it changes. A run
 //! that fails, or is not read to its end, moves nothing. The position never moves backwards.
 //!
 //! **Not guaranteed.** A row that appears later than the lag, with a cursor value below, is missed: choose a lag longer than the longest
@@ -114,11 +114,10 @@ struct State {
 }
 
 impl CursorReader {
-    /// Prepares to read rows of `schema` as `incremental` says, after what `seen` holds. `identity` names the columns that tell versions of
-    /// rows apart, the cursor beside them; none: all columns do, which notices a change that leaves the cursor alone.
+    /// Prepares to read rows of `schema` as `incremental` says, after what `seen` holds.
     /// Fails with Blame::User for a cursor that is no column or has no order to rely on, for a `lag` or `start` that is not of its type, and
     /// when what is remembered is of another cursor.
-    pub fn new(incremental: &Incremental, schema: &Schema, identity: &[String], seen: &BTreeMap<String, String>) -> Result<Self> {
+    pub fn new(incremental: &Incremental, schema: &Schema, seen: &BTreeMap<String, String>) -> Result<Self> {
         let Incremental::Cursor { column, lag, start } = incremental else {
             return Err(
                 Error::user("incremental-unsupported", "this source has no files").help("write incremental = { cursor = \"column\" }")
@@ -136,7 +135,7 @@ impl CursorReader {
         };
         let lag = value::lag(column, &data_type, *lag)?;
         let before = remembered(seen)?;
-        let own = identity_of(schema, column, identity, before.as_ref())?;
+        let own = identity_of(schema, column, before.as_ref())?;
         if let Some(before) = &before {
             same_cursor(before, column, &kind, &own)?;
         }
@@ -321,21 +320,15 @@ fn unreadable() -> Error {
     Error::weir("cursor-state", "the remembered cursor position cannot be read").help(ANEW)
 }
 
-const ANEW: &str = "give the source another name to read everything anew";
+const ANEW: &str = "read everything anew, once: weir run PIPELINE --full-refresh";
 
 /// The columns that go into fingerprints, each with its type: the cursor first.
-fn identity_of(schema: &Schema, cursor: &str, identity: &[String], before: Option<&Position>) -> Result<Vec<(String, String)>> {
-    let mut names = vec![cursor];
-    if identity.is_empty() {
-        let all = schema.fields().iter().map(|field| field.name().as_str()).filter(|name| *name != cursor);
-        // A column that was added since is in no fingerprint yet: going on without it makes no duplicates.
-        let was = |name: &str| before.is_none_or(|before| before.column != cursor || before.identity.iter().any(|(was, _)| was == name));
-        names.extend(all.filter(|name| was(name)));
-    } else {
-        names.extend(identity.iter().map(String::as_str).filter(|name| *name != cursor));
-    }
-    names
-        .into_iter()
+fn identity_of(schema: &Schema, cursor: &str, before: Option<&Position>) -> Result<Vec<(String, String)>> {
+    let others = schema.fields().iter().map(|field| field.name().as_str()).filter(|name| *name != cursor);
+    // A column that was added since is in no fingerprint yet: going on without it makes no duplicates.
+    let was = |name: &str| before.is_none_or(|before| before.column != cursor || before.identity.iter().any(|(was, _)| was == name));
+    std::iter::once(cursor)
+        .chain(others.filter(|name| was(name)))
         .map(|name| {
             let field = schema.field_with_name(name).map_err(|_| lost(name))?;
             if !RowConverter::supports_fields(&[SortField::new(field.data_type().clone())]) {
@@ -363,8 +356,7 @@ fn same_cursor(before: &Position, column: &str, kind: &str, identity: &[(String,
                 format!("column \"{name}\" was {was}, and now it is {is}: rows loaded before cannot be known again")
             }
             (Some((name, _)), _) => format!("column \"{name}\" is gone, without which rows loaded before cannot be known again"),
-            (None, Some((name, _))) => format!("column \"{name}\" now tells rows apart, which it did not in runs so far"),
-            (None, None) => "the columns that tell rows apart have another order than in runs so far".into(),
+            (None, _) => "the columns that tell rows apart have another order than in runs so far".into(),
         });
     }
     Ok(())

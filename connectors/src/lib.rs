@@ -20,9 +20,15 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, SchemaRef};
 use async_trait::async_trait;
-use datafusion::{catalog::TableProvider, datasource::sink::DataSink};
+use datafusion::{
+    catalog::TableProvider,
+    datasource::sink::DataSink,
+    error::Result as DataFusionResult,
+    execution::TaskContext,
+    physical_plan::{ExecutionPlan, execute_stream},
+};
 use futures::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
 use weir_pipelines::{Diagnostics, Settings, Vocabulary};
@@ -80,7 +86,12 @@ pub trait Load: DataSink {
     fn destination(&self) -> String;
     /// Says where it stages, before the first row is written: enough for [`SinkKind::resume`] to discard after a crash.
     fn stage(&self) -> serde_json::Value;
-    /// Ends staging: everything is durable, keys are checked. Called once, after `write_all`.
+    /// Stages what a plan yields and returns how many rows that was. The plan's partitions meet in one stream, in any order, unless a load
+    /// has a use for several, each of which is in an order of its own.
+    async fn write_plan(&self, rows: Arc<dyn ExecutionPlan>, tasks: &Arc<TaskContext>) -> DataFusionResult<u64> {
+        self.write_all(execute_stream(rows, tasks.clone())?, tasks).await
+    }
+    /// Ends staging: everything is durable, keys are checked. Called once, after `write_all` or `write_plan`.
     async fn seal(&self) -> Result<Sealed>;
     /// Makes the sealed rows visible in one step and notes the run in the destination. Calling it again for the same run changes nothing.
     async fn publish(&self) -> Result<Published>;
@@ -176,6 +187,8 @@ pub struct SinkKind {
     pub read: fn(&Settings) -> Result<Arc<dyn Sink>, Diagnostics>,
     /// Which column type each Arrow type becomes, in the order of the reference; empty where it depends on a setting.
     pub types: fn() -> Vec<TypeRow>,
+    /// Which column type a field becomes in a new destination, and whether exactly; none where it has none.
+    pub column: fn(&Field) -> Option<(String, bool)>,
     /// Takes up a load another process left: from [`Load::stage`] (to discard) or [`Sealed::state`] (to publish or discard).
     pub resume: fn(serde_json::Value, &Arc<RunContext>) -> Result<Arc<dyn Load>>,
 }

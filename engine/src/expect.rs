@@ -12,12 +12,13 @@ use datafusion::{
     catalog::streaming::StreamingTable,
     common::TableReference,
     datasource::empty::EmptyTable,
-    error::Result as DfResult,
+    error::{DataFusionError, Result as DfResult},
     execution::{SendableRecordBatchStream, TaskContext},
     physical_plan::streaming::PartitionStream,
-    prelude::SessionContext,
+    prelude::{DataFrame, SessionContext},
 };
 use futures::StreamExt;
+use tokio_util::task::AbortOnDropHandle;
 use weir_connectors::{RunContext, quote};
 use weir_pipelines::{Diagnostic, Diagnostics, Expectation, Expected, Pipeline, Spanned};
 
@@ -168,14 +169,20 @@ async fn broken(expectation: &Expectation, kept: &Kept, session: &SessionContext
             format!("select * from {on} where {}", any.join(" or "))
         }
     };
-    let counted = session.sql(&format!("select count(*) from ({query}\n)")).await?.collect().await?;
+    let counted = collect(session.sql(&format!("select count(*) from ({query}\n)")).await?).await?;
     let count = counted.first().map_or(0, |batch| batch.column(0).as_primitive::<Int64Type>().value(0));
     if count == 0 {
         return Ok(None);
     }
-    let examples = session.sql(&format!("select * from ({query}\n) limit {EXAMPLES_MAX}")).await?.collect().await?;
+    let examples = collect(session.sql(&format!("select * from ({query}\n) limit {EXAMPLES_MAX}")).await?).await?;
     let lines: Vec<String> = examples.iter().flat_map(render).collect();
     Ok(Some(format!("{count} row{} found, such as {}", if count == 1 { "" } else { "s" }, lines.join("; "))))
+}
+
+/// Collects on another thread, so that whoever waits can stop waiting: a query may be at one batch for minutes.
+async fn collect(frame: DataFrame) -> DfResult<Vec<RecordBatch>> {
+    let work = AbortOnDropHandle::new(tokio::spawn(frame.collect()));
+    work.await.map_err(|error| DataFusionError::External(Box::new(error)))?
 }
 
 fn render(batch: &RecordBatch) -> Vec<String> {

@@ -101,9 +101,19 @@ pub struct LoadRecord {
     pub published: bool,
 }
 
+/// What the incremental sources of a run will remember.
+#[derive(Debug, Clone, Default)]
+pub struct Cursors {
+    /// By source, then by the source's own key.
+    pub sources: BTreeMap<String, BTreeMap<String, String>>,
+    /// These sources were read anew: what they remembered before the run is forgotten.
+    pub anew: bool,
+}
+
 /// Each entry takes the database from one version to the next, and stamps it.
-const MIGRATIONS: &[(&str, &str)] = &[(
-    "
+const MIGRATIONS: &[(&str, &str)] = &[
+    (
+        "
     create table state (id text not null);
     create table runs (
         run text primary key, pipeline text not null, status text not null,
@@ -120,8 +130,10 @@ const MIGRATIONS: &[(&str, &str)] = &[(
         primary key (pipeline, source, key)
     );
 ",
-    "pragma user_version = 1",
-)];
+        "pragma user_version = 1",
+    ),
+    ("create table run_forgets (run text not null, source text not null)", "pragma user_version = 2"),
+];
 
 fn failed(error: sqlx::Error) -> Failure {
     Failure::error("state", format!("the run history cannot be used: {error}"))
@@ -192,14 +204,7 @@ impl History {
     /// Records everything that publishing needs, in one transaction. With `Publishing` this is the decision: from here on the run
     /// will be in every destination. With `Deciding` a load's own commit is about to be. Loads carry their sealed states, `cursors`
     /// what each source will remember.
-    pub async fn decide(
-        &self,
-        run: &str,
-        status: RunStatus,
-        loads: &[LoadRecord],
-        cursors: &BTreeMap<String, BTreeMap<String, String>>,
-        summary: &Summary,
-    ) -> Result<()> {
+    pub async fn decide(&self, run: &str, status: RunStatus, loads: &[LoadRecord], cursors: &Cursors, summary: &Summary) -> Result<()> {
         let mut tx = self.pool.begin_with("begin immediate").await.map_err(failed)?;
         for load in loads {
             sqlx::query("insert or replace into loads (run, sink, kind, state, published) values (?, ?, ?, ?, 0)")
@@ -211,8 +216,12 @@ impl History {
                 .await
                 .map_err(failed)?;
         }
-        sqlx::query("delete from run_cursors where run = ?").bind(run).execute(&mut *tx).await.map_err(failed)?;
-        for (source, entries) in cursors {
+        forget_cursors(run, &mut tx).await?;
+        for (source, entries) in &cursors.sources {
+            if cursors.anew {
+                let sql = "insert into run_forgets (run, source) values (?, ?)";
+                sqlx::query(sql).bind(run).bind(source).execute(&mut *tx).await.map_err(failed)?;
+            }
             for (key, value) in entries {
                 sqlx::query("insert into run_cursors (run, source, key, value) values (?, ?, ?, ?)")
                     .bind(run)
@@ -262,6 +271,14 @@ impl History {
     pub async fn finish(&self, run: &str, finished_at: &str, summary: &Summary) -> Result<()> {
         let mut tx = self.pool.begin_with("begin immediate").await.map_err(failed)?;
         sqlx::query(
+            "delete from cursors where (pipeline, source) in
+             (select runs.pipeline, source from run_forgets join runs using (run) where run = ?)",
+        )
+        .bind(run)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+        sqlx::query(
             "insert or replace into cursors (pipeline, source, key, value)
              select runs.pipeline, source, key, value from run_cursors join runs using (run) where run = ?",
         )
@@ -269,7 +286,7 @@ impl History {
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
-        sqlx::query("delete from run_cursors where run = ?").bind(run).execute(&mut *tx).await.map_err(failed)?;
+        forget_cursors(run, &mut tx).await?;
         sqlx::query("delete from loads where run = ?").bind(run).execute(&mut *tx).await.map_err(failed)?;
         sqlx::query("update runs set status = 'published', finished_at = ?, summary = ? where run = ?")
             .bind(finished_at)
@@ -285,7 +302,7 @@ impl History {
     pub async fn end(&self, run: &str, status: RunStatus, finished_at: &str, error: Option<&str>) -> Result<()> {
         let mut tx = self.pool.begin_with("begin immediate").await.map_err(failed)?;
         sqlx::query("delete from loads where run = ?").bind(run).execute(&mut *tx).await.map_err(failed)?;
-        sqlx::query("delete from run_cursors where run = ?").bind(run).execute(&mut *tx).await.map_err(failed)?;
+        forget_cursors(run, &mut tx).await?;
         sqlx::query("update runs set status = ?, finished_at = ?, error = ? where run = ?")
             .bind(status.as_str())
             .bind(finished_at)
@@ -397,9 +414,21 @@ fn from_text<T: serde::de::DeserializeOwned>(text: String) -> Result<T> {
     serde_json::from_str(&text).map_err(|error| Failure::error("state", format!("the run history holds a text Weir cannot read: {error}")))
 }
 
+/// Removes what a run would move.
+async fn forget_cursors(run: &str, tx: &mut sqlx::SqliteConnection) -> Result<()> {
+    for sql in ["delete from run_cursors where run = ?", "delete from run_forgets where run = ?"] {
+        sqlx::query(sql).bind(run).execute(&mut *tx).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn cursors(key: &str, anew: bool) -> Cursors {
+        Cursors { sources: BTreeMap::from([("src".to_owned(), BTreeMap::from([(key.to_owned(), "v".to_owned())]))]), anew }
+    }
 
     fn summary(run: &str) -> Summary {
         Summary { run: run.into(), pipeline: "p".into(), status: "published".into(), ..Summary::default() }
@@ -413,8 +442,7 @@ mod tests {
         history.begin("r1", "p", "2026-01-01T00:00:00Z").await.expect("begins");
         let load = LoadRecord { sink: "s".into(), kind: "lake".into(), state: serde_json::json!({"a": 1}), published: false };
         history.stage("r1", &load).await.expect("stages");
-        let cursors = BTreeMap::from([("src".to_owned(), BTreeMap::from([("k".to_owned(), "v".to_owned())]))]);
-        history.decide("r1", RunStatus::Publishing, &[load], &cursors, &summary("r1")).await.expect("decides");
+        history.decide("r1", RunStatus::Publishing, &[load], &cursors("k", false), &summary("r1")).await.expect("decides");
         assert!(history.cursors("p", "src").await.expect("reads").is_empty());
 
         // Another process finds the decision.
@@ -429,6 +457,26 @@ mod tests {
         assert_eq!(history.cursors("p", "src").await.expect("reads")["k"], "v");
         assert!(history.unfinished(Some("p")).await.expect("reads").is_empty());
         assert_eq!(history.run("r").await.expect("reads").expect("found").status, RunStatus::Published);
+    }
+
+    #[tokio::test]
+    async fn a_source_that_was_read_anew_forgets_what_it_knew_once_the_run_has_finished() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let history = History::open(&folder.path().join("state.db"), "one").await.expect("opens");
+        let keys = async || history.cursors("p", "src").await.expect("reads").into_keys().collect::<Vec<_>>();
+        for (run, moves, after) in [
+            ("r1", cursors("a", false), vec!["a"]),
+            ("r2", cursors("b", false), vec!["a", "b"]),
+            ("r3", cursors("c", true), vec!["c"]),
+            ("r4", Cursors { sources: BTreeMap::from([("src".to_owned(), BTreeMap::new())]), anew: true }, vec![]),
+        ] {
+            let before = keys().await;
+            history.begin(run, "p", "2026-01-01T00:00:00Z").await.expect("begins");
+            history.decide(run, RunStatus::Publishing, &[], &moves, &summary(run)).await.expect("decides");
+            assert_eq!(keys().await, before, "{run}");
+            history.finish(run, "2026-01-01T00:00:01Z", &summary(run)).await.expect("finishes");
+            assert_eq!(keys().await, after, "{run}");
+        }
     }
 
     #[tokio::test]

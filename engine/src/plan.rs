@@ -360,6 +360,7 @@ impl Planner<'_> {
                 on_schema_change: sink.on_schema_change,
                 allow_lossy: values(&sink.allow_lossy),
                 may_decide: false,
+                beside: Vec::new(),
             },
             settings: sink.settings.clone(),
         }))

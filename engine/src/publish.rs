@@ -1,7 +1,7 @@
 //! What follows a decision: every load publishes, then cursors move. And what follows a crash: a run that was decided is
 //! rolled forward, one that was not is discarded.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use weir_connectors::{Blame, Load, Retry, RunContext, SINKS};
@@ -9,7 +9,7 @@ use weir_connectors::{Blame, Load, Retry, RunContext, SINKS};
 use crate::{
     books::Summary,
     error::{Failure, Result},
-    history::{History, LoadRecord, RunRecord, RunStatus},
+    history::{Cursors, History, LoadRecord, RunRecord, RunStatus},
     workspace::Workspace,
 };
 
@@ -43,7 +43,7 @@ pub async fn decide(
     history: &History,
     run: &str,
     destinations: &mut [Destination],
-    cursors: &BTreeMap<String, BTreeMap<String, String>>,
+    cursors: &Cursors,
     summary: &mut Summary,
 ) -> Result<(), Undecided> {
     let loads: Vec<LoadRecord> = destinations.iter().map(|destination| destination.record.clone()).collect();
@@ -174,11 +174,12 @@ pub async fn abandon(
 ) -> Result<String> {
     let mut left = Left::of(record, loads, context)?;
     let decided = left.settle(history).await?;
-    let (have, lack): (Vec<_>, Vec<_>) = left.destinations.into_iter().partition(|destination| destination.record.published);
-    discard(history, &record.run, &lack).await?;
-    let sentence = match (decided, have.as_slice()) {
-        (false, _) | (true, []) => format!("run {} is discarded: no destination has anything of it", record.run),
-        (true, _) => format!("run {} is given up; {}", record.run, places(&have, &lack)),
+    let places = places(left.destinations.iter().map(|destination| &destination.record));
+    left.destinations.retain(|destination| !destination.record.published);
+    discard(history, &record.run, &left.destinations).await?;
+    let sentence = match decided {
+        false => format!("run {} is discarded: no destination has anything of it", record.run),
+        true => format!("run {} is given up; {places}", record.run),
     };
     history.end(&record.run, RunStatus::Failed, &workspace.now(), Some(&format!("discarded by hand: {sentence}"))).await?;
     Ok(sentence)
@@ -227,13 +228,14 @@ impl Left {
     }
 }
 
-fn names(destinations: &[Destination]) -> String {
-    let names: Vec<&str> = destinations.iter().map(|destination| destination.record.sink.as_str()).collect();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-}
-
-fn places(have: &[Destination], lack: &[Destination]) -> String {
-    format!("sinks that have its rows: {}; sinks that do not: {}", names(have), names(lack))
+/// Where a decided run's rows are known to be. A sink may have published in the very moment its process ended: then only it knows.
+fn places<'a>(loads: impl IntoIterator<Item = &'a LoadRecord>) -> String {
+    let (have, lack): (Vec<&LoadRecord>, Vec<&LoadRecord>) = loads.into_iter().partition(|load| load.published);
+    let names = |loads: &[&LoadRecord]| match loads {
+        [] => "none".to_owned(),
+        some => some.iter().map(|load| load.sink.as_str()).collect::<Vec<_>>().join(", "),
+    };
+    format!("sinks known to have its rows: {}; the others: {}", names(&have), names(&lack))
 }
 
 /// A decided run that a destination will never take, whatever is tried, must not hold up the pipeline for ever: it ends as
@@ -245,13 +247,7 @@ async fn give_up(history: &History, run: &str, failure: Failure, now: &str) -> R
     if !lost && (error.retry == Retry::Later || error.blame != Blame::User) {
         return Ok(failure);
     }
-    let mut have = Vec::new();
-    let mut lack = Vec::new();
-    for load in history.loads(run).await? {
-        if load.published { have.push(load.sink) } else { lack.push(load.sink) }
-    }
-    let list = |sinks: &[String]| if sinks.is_empty() { "none".to_owned() } else { sinks.join(", ") };
-    let places = format!("sinks that have its rows: {}; sinks that do not: {}", list(&have), list(&lack));
+    let places = places(&history.loads(run).await?);
     history.end(run, RunStatus::Failed, now, Some(&format!("{error}; {places}"))).await?;
     Ok(failure
         .detail(format!("run {run} is given up; {places}"))

@@ -252,6 +252,7 @@ pub fn sink(step: &str, run: &Arc<RunContext>) -> (Arc<dyn Sink>, SinkContext) {
         on_schema_change: OnSchemaChange::AddColumns,
         allow_lossy: Vec::new(),
         may_decide: false,
+        beside: Vec::new(),
     };
     (lake::at(&folder.display().to_string(), &name, &[]), context)
 }

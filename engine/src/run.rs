@@ -10,12 +10,11 @@ use std::{
 use datafusion::{
     common::TableReference,
     error::{DataFusionError, Result as DfResult},
-    execution::SendableRecordBatchStream,
     physical_plan::{ExecutionPlan, execute_stream},
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use weir_connectors::{Blame, Error, Load, Purpose, Retry, RunContext, SinkContext, lake};
+use weir_connectors::{Blame, Error, Purpose, Retry, RunContext, SinkContext, lake};
 use weir_pipelines::Pipeline;
 
 use crate::{
@@ -23,7 +22,7 @@ use crate::{
     error::{Failure, Result, RunError},
     events::Event,
     expect::{self, Kept},
-    history::{History, LoadRecord, RunStatus},
+    history::{Cursors, History, LoadRecord, RunStatus},
     plan::{self, Dataflow, Frugality, pointed},
     publish::{self, Destination, Undecided},
     quarantine, share,
@@ -37,6 +36,8 @@ use crate::{
 pub struct RunOptions {
     /// Everything but the publish; what was staged is discarded.
     pub dry_run: bool,
+    /// Incremental sources forget what they remember, and are read anew.
+    pub full_refresh: bool,
 }
 
 /// What lies between tries of a run that failed, before anything was decided, for a reason that may pass. Connectors have tried
@@ -169,10 +170,11 @@ impl Attempt<'_> {
 
     async fn make(&mut self, frugality: Frugality) -> Result<Summary, Ended> {
         let mut seen: HashMap<String, BTreeMap<String, String>> = HashMap::new();
-        for source in self.pipeline.sources.iter().filter(|source| source.incremental.is_some()) {
+        let incremental = || self.pipeline.sources.iter().filter(|source| source.incremental.is_some());
+        for source in incremental().filter(|_| !self.options.full_refresh) {
             seen.insert(source.name.value.clone(), self.history.cursors(&self.pipeline.name.value, &source.name.value).await?);
         }
-        let flow = plan::plan(self.pipeline, &self.context, Purpose::Run, frugality, &seen).await?;
+        let flow = self.unless_cancelled(plan::plan(self.pipeline, &self.context, Purpose::Run, frugality, &seen)).await?;
         let mut destinations = Vec::new();
         let staged = self.stage(&flow, &mut destinations).await;
         let mut summary = match staged {
@@ -200,13 +202,14 @@ impl Attempt<'_> {
                 return Ok(summary);
             }
         };
-        let cursors: BTreeMap<_, _> =
+        let sources =
             // What nobody asked for was not read, whatever the source had listed: it is still to come.
             flow.steps
                 .iter()
                 .filter(|step| step.step.read_to_end())
                 .filter_map(|step| Some((step.step.name.clone(), step.advance.as_ref()?.entries())))
                 .collect();
+        let cursors = Cursors { sources, anew: self.options.full_refresh };
         match publish::decide(self.history, &self.context.run, &mut destinations, &cursors, &mut summary).await {
             Ok(()) => {}
             Err(Undecided { failure, unknown: true }) => return Err(Ended { decided: true, ..failure.into() }),
@@ -229,8 +232,10 @@ impl Attempt<'_> {
         for sink in &flow.sinks {
             // One transaction at most may stay open as a stage: its commit will be the run's decision.
             let may_decide = destinations.iter().all(|destination: &Destination| !destination.load.decides());
-            let context = SinkContext { may_decide, ..sink.context.clone() };
-            let opened = sink.sink.open(&sink.from.schema, &context).await;
+            let others = flow.sinks.iter().filter(|other| other.name != sink.name);
+            let beside = others.map(|other| other.sink.destination(&other.context)).collect();
+            let context = SinkContext { may_decide, beside, ..sink.context.clone() };
+            let opened = self.unless_cancelled(async { Ok(sink.sink.open(&sink.from.schema, &context).await) }).await?;
             let load = opened.map_err(|error| match error.blame {
                 Blame::User => Failure::from(pointed(&error, &sink.settings, &sink.name)),
                 _ => Failure::from_connector(&error).in_step(&sink.name),
@@ -253,8 +258,8 @@ impl Attempt<'_> {
         let quarantined = self.unless_cancelled(self.quarantine(flow, destinations)).await?;
         let mut sinks = Vec::new();
         for (at, destination) in destinations.iter_mut().enumerate() {
-            let sealed =
-                destination.load.seal().await.map_err(|error| Failure::from_connector(&error).in_step(&destination.record.sink))?;
+            let sealing = async { destination.load.seal().await.map_err(|error| Failure::from_connector(&error)) };
+            let sealed = self.unless_cancelled(sealing).await.map_err(|failure| failure.in_step(&destination.record.sink))?;
             destination.record.state = sealed.state;
             if let Some(sink) = flow.sinks.get(at) {
                 sinks.push(SinkBooks {
@@ -308,11 +313,8 @@ impl Attempt<'_> {
         for ((sink, plan), destination) in flow.sinks.iter().zip(plans).zip(destinations) {
             let (name, load, tasks) = (sink.name.clone(), destination.load.clone(), tasks.clone());
             work.spawn(async move {
-                let written = match execute_stream(plan, tasks.clone()) {
-                    Ok(rows) => write(load, rows, &tasks).await.map_err(|error| step::mark(&name, error)),
-                    Err(error) => Err(error),
-                };
-                (name, written.map(|()| None))
+                let written = load.write_plan(plan, &tasks).await.map_err(|error| step::mark(&name, error));
+                (name, written.map(|_| None))
             });
         }
         for (tap, plan) in flow.taps.iter().zip(taps) {
@@ -514,8 +516,4 @@ pub fn explain(error: &DataFusionError) -> Failure {
         blame: Blame::User,
         retry: Retry::Never,
     }))
-}
-
-async fn write(load: Arc<dyn Load>, rows: SendableRecordBatchStream, tasks: &Arc<datafusion::execution::TaskContext>) -> DfResult<()> {
-    load.write_all(rows, tasks).await.map(|_| ())
 }

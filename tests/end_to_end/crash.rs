@@ -367,3 +367,73 @@ fn ctrl_c_stops_discards_what_is_staged_and_says_so() {
 fn sigterm_stops_discards_what_is_staged_and_says_so() {
     interrupted("TERM");
 }
+
+/// Compares every row with every other: minutes of work, on as many threads as there are, and no row is found.
+const LONG_EXPECTATION: &str = r#"
+[[expect]]
+on = "rows"
+name = "no two rows agree"
+sql = "select a.id from rows as a cross join rows as b where concat(a.text, b.text) like '%never%'"
+"#;
+
+/// Starts a run and waits until it is at work on such an expectation; returns it while it still runs.
+fn expecting(project: &Project) -> crate::project::Running {
+    let mut run = project.start(&["run", "pipeline.toml"]);
+    let started = Instant::now();
+    let mut staged = None;
+    loop {
+        assert!(run.alive(), "the run ended before it was stopped: {}", run.wait(Duration::from_secs(1)));
+        assert!(started.elapsed() < Duration::from_secs(120), "the run is not at its expectation after two minutes");
+        let used = processor_time(&run);
+        match staged {
+            None if is_staged(project) => staged = Some(used),
+            // Once everything is staged, nothing but the expectation takes a whole second of work.
+            Some(before) if used - before > Duration::from_secs(1) => return run,
+            _ => {}
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// True once the files of a load are whole: a Parquet file's last bytes are those it began with.
+fn is_staged(project: &Project) -> bool {
+    let files = lake::strays(&project.path(".weir/lake"));
+    let whole = |path: &std::path::PathBuf| std::fs::read(path).is_ok_and(|bytes| bytes.len() > 8 && bytes.ends_with(b"PAR1"));
+    !files.is_empty() && files.iter().all(whole)
+}
+
+/// What a process has used of the processors, on all its threads.
+fn processor_time(run: &crate::project::Running) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", run.child.id())).unwrap();
+    // The name of the program ends with the last bracket. Times are the 14th and 15th value, in hundredths of a second.
+    let (_, values) = stat.rsplit_once(") ").unwrap();
+    Duration::from_millis(values.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum())
+}
+
+fn interrupted_in_an_expectation(signal: &str) {
+    let project = much(60_000);
+    let plain = std::fs::read_to_string(project.path("pipeline.toml")).unwrap();
+    project.write("pipeline.toml", format!("{plain}{LONG_EXPECTATION}"));
+    let run = expecting(&project);
+    run.signal(signal);
+    let outcome: Outcome = run.wait(Duration::from_secs(20));
+    assert_eq!(outcome.code, 130, "{outcome}");
+    outcome.says(&["interrupted", "nothing was published"]);
+    assert_eq!(lake::strays(&project.path(".weir/lake")), Vec::<std::path::PathBuf>::new(), "staged files are left");
+    assert!(lake::tables(&project.path(".weir/lake")).iter().all(|table| !table.ends_with("out/rows") || lake::commits(table).len() <= 1));
+    assert_eq!(project.value("select status from weir.runs"), "interrupted");
+    assert_eq!(project.ok(&["doctor"]).stdout, "nothing is wrong\n");
+    project.write("pipeline.toml", plain);
+    assert_eq!(project.run(&["pipeline.toml"])["rows_loaded"], 60_000);
+    assert_eq!(project.value("select count(*) from lake.out.rows"), "60000");
+}
+
+#[test]
+fn ctrl_c_stops_a_long_expectation_and_discards_what_is_staged() {
+    interrupted_in_an_expectation("INT");
+}
+
+#[test]
+fn sigterm_stops_a_long_expectation_and_discards_what_is_staged() {
+    interrupted_in_an_expectation("TERM");
+}

@@ -10,6 +10,7 @@ mod exactly_once;
 mod flights;
 mod lake;
 mod large;
+mod left;
 mod project;
 mod referee;
 mod servers;

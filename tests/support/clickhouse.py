@@ -17,6 +17,7 @@ import argparse
 import base64
 import email.parser
 import email.policy
+import functools
 import json
 import os
 import re
@@ -25,7 +26,6 @@ import signal
 import socket
 import ssl
 import tempfile
-import threading
 import time
 import traceback
 import urllib.parse
@@ -128,7 +128,7 @@ class Answer:
         self.request, self.format, self.wait = request, format, wait
         self.encoding = encoding
         self.have, self.size, self.begun, self.tag = [], 0, False, secrets.token_hex(8)
-        self.file = tempfile.TemporaryFile() if wait else None
+        self.file = tempfile.SpooledTemporaryFile(PIECE) if wait else None
         self.headers = [("X-ClickHouse-Query-Id", query_id), ("X-ClickHouse-Server-Display-Name", "weir-tests"), ("X-ClickHouse-Format", format),
                         ("X-ClickHouse-Timezone", engine.zone)]
         self.started, self.rows_written, self.bytes_written, self.sent = time.monotonic(), 0, 0, 0
@@ -248,7 +248,7 @@ class Server:
             os.replace(self.options.port_file + ".new", self.options.port_file)
         while True:
             sock, _ = listener.accept()
-            threading.Thread(target=self.connection, args=(sock,), daemon=True).start()
+            self.engine.threads.start(functools.partial(self.connection, sock))
 
     def connection(self, sock):
         try:
@@ -261,6 +261,7 @@ class Server:
                 first = wire.line()
                 if not first or not self.request(wire, first):
                     break
+                self.engine.refill()
         except (Cut, OSError):
             pass
         except Exception:

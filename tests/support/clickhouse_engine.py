@@ -3,8 +3,10 @@
 import contextlib
 import fcntl
 import os
+import queue
 import re
 import threading
+import traceback
 import uuid
 
 from chdb.session import Session
@@ -21,12 +23,40 @@ def name(text):
     return "`" + text.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
+class Threads:
+    """Threads that are used again: what the engine makes for a thread at its first statement costs as much as a short statement."""
+
+    def __init__(self):
+        self.idle = []
+
+    def start(self, work):
+        try:
+            tasks = self.idle.pop()
+        except IndexError:
+            tasks = queue.SimpleQueue()
+            threading.Thread(target=self._loop, args=(tasks,), daemon=True).start()
+        tasks.put(work)
+
+    def _loop(self, tasks):
+        while True:
+            try:
+                tasks.get()()
+            except Exception:
+                traceback.print_exc()
+            self.idle.append(tasks)
+
+
 class Engine:
     """The engine of this process, and what runs in it by the ids of the clients."""
 
+    SPARES = 4
+
     def __init__(self, path):
         self.path = path
+        self.threads = Threads()
+        self.spares = []  # (mark, session), each for one request to come
         self.control = Session(path)  # as long as it is open, the engine is
+        self.control.query("SET output_format_parallel_formatting = 0, max_threads = 1", "TabSeparated")  # its answers are short
         self.lock = threading.Lock()
         self.control_lock = threading.Lock()
         self._default_as_on_a_server()
@@ -55,20 +85,41 @@ class Engine:
             return self.control.query(sql, "TabSeparated").bytes()
 
     def begin(self, query_id):
-        run = Run(self, query_id)
+        try:
+            spare = self.spares.pop()
+        except IndexError:
+            spare = self._spare()
+        run = Run(self, query_id, *spare)
         with self.lock:
-            if any(other.query_id == query_id for other in self.running.values()):
-                raise Refused(216, "QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING", f"Query with id = {query_id} is already running")
-            self.running[run.mark] = run
-        return run
+            if all(other.query_id != query_id for other in self.running.values()):
+                self.running[run.mark] = run
+                return run
+        self.spares.append(spare)
+        raise Refused(216, "QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING", f"Query with id = {query_id} is already running")
+
+    def refill(self):
+        """Makes a session for a request to come, while the client is busy with the last one's answer."""
+        if len(self.spares) < self.SPARES:
+            self.spares.append(self._spare())
+
+    def _spare(self):
+        mark, session = f"http {uuid.uuid4()}", Session(self.path)
+        # implicit_select belongs to clickhouse-local: a server takes "selec 1" for a mistake. Threads that format cost more than they gain in short
+        # answers, and many formats know none.
+        session.query(f"SET log_comment = {literal(mark)}, implicit_select = 0, output_format_parallel_formatting = 0", "TabSeparated")
+        return mark, session
+
+    def marked(self):
+        """Engine's id -> mark of what runs. Rows are chosen here: a condition costs more than the whole of so short a table."""
+        rows = self.ask("select query_id, Settings['log_comment'] from system.processes").decode().splitlines()
+        return dict(row.split("\t") for row in rows)
 
     def ids(self):
         """Engine's id -> client's id of what runs."""
-        rows = self.ask("select query_id, Settings['log_comment'] from system.processes").decode().splitlines()
+        marked = self.marked()
         with self.lock:
             marks = {mark: run.query_id for mark, run in self.running.items()}
-        pairs = (row.split("\t") for row in rows)
-        return {pair[0]: marks[pair[1]] for pair in pairs if len(pair) == 2 and pair[1] in marks}
+        return {engine_id: marks[mark] for engine_id, mark in marked.items() if mark in marks}
 
     def processes(self, ours_too):
         """`system.processes` with the clients' ids in it; on request, `engine_id` keeps the engine's."""
@@ -89,17 +140,13 @@ class Engine:
 class Run:
     """One request's statement in a session of its own, found in system.processes by its mark."""
 
-    def __init__(self, engine, query_id):
-        self.engine, self.query_id, self.mark, self.killed = engine, query_id, f"http {uuid.uuid4()}", False
-        self.session = None
+    def __init__(self, engine, query_id, mark, session):
+        self.engine, self.query_id, self.mark, self.session, self.killed = engine, query_id, mark, session, False
 
     def prepare(self, database, settings, parameters, readonly):
-        self.session = Session(self.engine.path)
-        # implicit_select belongs to clickhouse-local: a server takes "selec 1" for a mistake.
-        pairs = [("log_comment", self.mark), ("implicit_select", "0"), *settings]
-        self._own("SET " + ", ".join(f"{key if re.fullmatch('[A-Za-z0-9_]+', key) else name(key)} = {literal(value)}" for key, value in pairs))
-        for key, value in parameters:
-            self._own(f"SET param_{key} = {literal(value)}")
+        pairs = [*settings, *((f"param_{key}", value) for key, value in parameters)]
+        if pairs:
+            self._own("SET " + ", ".join(f"{key if re.fullmatch('[A-Za-z0-9_]+', key) else name(key)} = {literal(value)}" for key, value in pairs))
         if database:
             self._own(f"USE {name(database)}")
         if readonly:
@@ -111,9 +158,7 @@ class Run:
     def end(self):
         with self.engine.lock:
             self.engine.running.pop(self.mark, None)
-        if self.session is not None:
-            self.session.close()
-            self.session = None
+        self.session.close()
 
     def check_killed(self):
         if self.killed:
@@ -127,8 +172,7 @@ class Run:
                 self.check_killed()
                 stream.append(piece)
             self.check_killed()
-            mark = literal(self.mark)
-            engine_id = self.engine.ask(f"select query_id from system.processes where Settings['log_comment'] = {mark} limit 1").decode().strip()
+            engine_id = self.engine_id()
             done = stream.finish()
         except BaseException:
             with contextlib.suppress(Exception):
@@ -139,12 +183,18 @@ class Run:
         self.check_swallowed(engine_id, statement)
         return done.rows_written, done.bytes_written
 
+    def engine_id(self):
+        """The engine's id of what runs here; empty when nothing does."""
+        return next((engine_id for engine_id, mark in self.engine.marked().items() if mark == self.mark), "")
+
     def check_swallowed(self, engine_id, statement):
         """The engine's streamed insert keeps silent about what fails where the rows go: a constraint, a disk without room. It counts the error, though,
         under the id of its query; errors of VALUES are also counted where the parser only tries one way of several."""
+        if not engine_id or engine_id not in self.engine.ask("select query_id from system.errors").decode().splitlines():
+            return
         only = " and code in (241, 243, 252, 349, 469)" if statement.format == "Values" else ""
         found = self.engine.ask(f"select code, name, last_error_message from system.errors where query_id = {literal(engine_id)}{only} limit 1").decode().rstrip("\n")
-        if engine_id and found:
+        if found:
             code, error, message = found.split("\t", 2)
             raise Refused(int(code), error, message.replace("\\'", "'").replace("\\n", "\n").replace("\\\\", "\\"))
 
@@ -168,14 +218,13 @@ class Run:
         ids = ", ".join(literal(pair[0]) for pair in pairs) or "''"
         return self.session.query(f"KILL QUERY WHERE query_id IN ({ids}){how}", format)
 
-    def stop(self, worker):
+    def stop(self, done):
         """Waits for a query whose result nobody reads any more, which usually has ended; otherwise kills it, as a failed write to its client would."""
-        worker.join(0.02)
-        while worker.is_alive():
-            for row in self.engine.ask("select query_id, Settings['log_comment'] from system.processes").decode().splitlines():
-                if row.endswith("\t" + self.mark):
-                    self.engine.ask(f"KILL QUERY WHERE query_id = {literal(row.split(chr(9))[0])} ASYNC")
-            worker.join(0.1)
+        ended = done.wait(0.02)
+        while not ended:
+            if engine_id := self.engine_id():
+                self.engine.ask(f"KILL QUERY WHERE query_id = {literal(engine_id)} ASYNC")
+            ended = done.wait(0.1)
 
     def rows(self, statement, sink):
         """Runs a query, giving `sink` its bytes as they are made: through a pipe, so that the engine waits for a slow client."""
@@ -190,7 +239,7 @@ class Run:
             fcntl.fcntl(read, F_SETPIPE_SZ, PIECE)  # a larger pipe costs fewer turns
         into = f"\nINTO OUTFILE '/proc/self/fd/{write}' APPEND FORMAT {statement.format} "
         sql = text.decode("utf-8", "surrogateescape") + into + statement.after.decode("utf-8", "surrogateescape")
-        failed = []
+        failed, done = [], threading.Event()
 
         def work():
             try:
@@ -199,9 +248,9 @@ class Run:
                 failed.append(error)
             finally:
                 os.close(write)
+                done.set()
 
-        worker = threading.Thread(target=work, daemon=True)
-        worker.start()
+        self.engine.threads.start(work)
         try:
             while True:
                 piece = os.read(read, PIECE)
@@ -210,7 +259,7 @@ class Run:
                 sink(piece)
         finally:
             os.close(read)
-            self.stop(worker)
+            self.stop(done)
         self.check_killed()
         if failed:
             raise type(failed[0])(str(failed[0]).replace(into, f" FORMAT {statement.format}"))

@@ -217,6 +217,8 @@ def from_arrow(kind, scalar):
         return [from_arrow(inner, scalar[field]) for field, inner in kind.inner]
     if name == "map":
         return [(from_arrow(kind.inner[0], entry[0]), from_arrow(kind.inner[1], entry[1])) for entry in scalar.values]
+    if name == "duration" and pa.types.is_interval(type):
+        return duration(tuple(scalar.as_py()))
     if name in ("date", "instant", "time", "duration"):
         if pa.types.is_date32(type):
             return scalar.value if name == "date" else scalar.value * DAY * 10**9

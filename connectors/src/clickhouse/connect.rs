@@ -3,7 +3,7 @@
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
-use arrow::{array::RecordBatch, buffer::Buffer, error::ArrowError, ipc::reader::StreamDecoder};
+use arrow::{array::RecordBatch, buffer::Buffer, ipc::reader::StreamDecoder};
 use bytes::Bytes;
 use clickhouse::{Client, Compression, insert_formatted::InsertFormatted, query::BytesCursor};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
@@ -37,7 +37,7 @@ use crate::{
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Data that nobody acknowledges for so long was lost on the way.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(75);
-/// ClickHouse closes idle connections after 3 s (older versions) or 10 s: ours end before.
+/// ClickHouse closes idle connections after 3 s (older versions) or 10 s: ours end before, unless the connection's settings say otherwise.
 const IDLE: Duration = Duration::from_secs(2);
 /// Longest wait for one of the pool's places.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -116,7 +116,10 @@ impl Server {
         let connect_timeout = settings.connect_timeout.0.0;
         let database = settings.database.clone().unwrap_or_else(|| "default".into());
         let connector = connector(settings, url.scheme() == "https", connect_timeout, run).await?;
-        let http = HttpClient::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).pool_timer(TokioTimer::new()).build(connector);
+        let http = HttpClient::builder(TokioExecutor::new())
+            .pool_idle_timeout(settings.idle_timeout.map_or(IDLE, |span| span.0))
+            .pool_timer(TokioTimer::new())
+            .build(connector);
         let mut client = Client::with_http_client(http)
             .with_url(url)
             .with_database(&database)
@@ -128,6 +131,9 @@ impl Server {
         }
         if compression == Compression::Lz4 {
             client = client.with_setting("enable_http_compression", "1");
+        }
+        for (name, value) in LIMITS {
+            client = client.with_setting(*name, *value);
         }
         let query_timeout = settings.query_timeout.map(|span| span.0);
         if let Some(limit) = query_timeout {
@@ -248,7 +254,7 @@ impl Server {
             cursor,
             decoder: StreamDecoder::new(),
             pending: Buffer::default(),
-            tail: [0; 8],
+            tail: Vec::with_capacity(TAIL_BYTES),
             bytes: 0,
             running,
             doing: doing.to_owned(),
@@ -296,8 +302,25 @@ const ARROW: &[(&str, &str)] = &[
     ("output_format_arrow_fixed_string_as_fixed_byte_array", "1"),
     ("output_format_arrow_low_cardinality_as_dictionary", "0"),
     ("output_format_arrow_compression_method", "none"),
-    // A reader that is gone is noticed by the server itself.
+    // A reader that is gone is noticed by the server itself, as far as it knows that the query only reads.
+    ("readonly", "2"),
     ("cancel_http_readonly_queries_on_client_close", "1"),
+];
+
+/// A limit that a user's profile sets ends a statement with an error: an answer that stops short there would pass for a whole one.
+const LIMITS: &[(&str, &str)] = &[
+    ("timeout_overflow_mode", "throw"),
+    ("result_overflow_mode", "throw"),
+    ("read_overflow_mode", "throw"),
+    ("read_overflow_mode_leaf", "throw"),
+    ("group_by_overflow_mode", "throw"),
+    ("sort_overflow_mode", "throw"),
+    ("distinct_overflow_mode", "throw"),
+    ("join_overflow_mode", "throw"),
+    ("set_overflow_mode", "throw"),
+    ("transfer_overflow_mode", "throw"),
+    ("limit", "0"),
+    ("offset", "0"),
 ];
 
 async fn connector(
@@ -381,8 +404,8 @@ pub struct Answer {
     cursor: BytesCursor,
     decoder: StreamDecoder,
     pending: Buffer,
-    /// The last eight bytes.
-    tail: [u8; 8],
+    /// The last bytes, at most [`TAIL_BYTES`].
+    tail: Vec<u8>,
     bytes: u64,
     running: Running,
     doing: String,
@@ -391,8 +414,10 @@ pub struct Answer {
 
 /// How every Arrow stream ends. ClickHouse leaves it out when it fails in the middle.
 const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
-/// After what is no Arrow, so many bytes are looked through for an exception's text.
-const EXCEPTION_BYTES: usize = 1 << 20;
+/// After what is no Arrow, so many bytes are read on for an exception's text.
+const EXCEPTION_BYTES: u64 = 1 << 20;
+/// The last bytes of an answer that are kept: an exception stands there.
+const TAIL_BYTES: usize = 8 << 10;
 
 impl Answer {
     /// The next rows, as the server cut them. None only at the end of a whole answer.
@@ -402,13 +427,13 @@ impl Answer {
                 match self.decoder.decode(&mut self.pending) {
                     Ok(Some(batch)) => return Ok(Some(batch)),
                     Ok(None) => {}
-                    Err(error) => return Err(self.no_arrow(error).await),
+                    Err(_) => return Err(self.no_arrow().await),
                 }
             }
             if !self.fill().await? {
                 self.running.query_id = None;
-                if self.tail != END {
-                    return Err(cut(&self.doing));
+                if !self.tail.ends_with(&END) {
+                    return Err(self.broken_off());
                 }
                 return Ok(None);
             }
@@ -428,27 +453,32 @@ impl Answer {
         };
         let Some(bytes) = next.map_err(|error| failed(error, &self.doing))? else { return Ok(false) };
         self.bytes += bytes.len() as u64;
-        let keep = bytes.len().min(8);
-        self.tail.rotate_left(keep);
-        self.tail[8 - keep..].copy_from_slice(&bytes[bytes.len() - keep..]);
+        let kept = &bytes[bytes.len().saturating_sub(TAIL_BYTES)..];
+        self.tail.drain(..(self.tail.len() + kept.len()).saturating_sub(TAIL_BYTES));
+        self.tail.extend_from_slice(kept);
         self.pending = Buffer::from(bytes);
         Ok(true)
     }
 
-    /// What came instead of Arrow may be an exception, told in the middle of an answer that had begun well.
-    async fn no_arrow(&mut self, error: ArrowError) -> Error {
-        let mut text = self.pending.as_slice().to_vec();
-        while text.len() < EXCEPTION_BYTES {
-            match self.cursor.next().await {
-                Ok(Some(bytes)) => text.extend_from_slice(&bytes),
-                Ok(None) => break,
-                Err(error) => return failed(error, &self.doing),
+    /// What came is no Arrow: reads on for the server's own words, within bounds.
+    async fn no_arrow(&mut self) -> Error {
+        let end = self.bytes + EXCEPTION_BYTES;
+        while self.bytes < end {
+            match self.fill().await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => return error,
             }
         }
-        let text = String::from_utf8_lossy(&text);
-        match text.find("Code: ").filter(|at| text[*at..].contains("Exception")) {
+        self.broken_off()
+    }
+
+    /// An answer that had begun well, and ended before its end: with an exception's text as its last bytes, or with nothing.
+    fn broken_off(&self) -> Error {
+        let text = String::from_utf8_lossy(&self.tail);
+        match text.rfind("Code: ").filter(|at| text[*at..].contains("Exception")) {
             Some(at) => failed(clickhouse::error::Error::BadResponse(text[at..].trim().to_owned()), &self.doing),
-            None => cut(&self.doing).because(error),
+            None => cut(&self.doing),
         }
     }
 }

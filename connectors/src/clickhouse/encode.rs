@@ -7,7 +7,7 @@ use arrow::{
     array::{
         Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, MapArray, RecordBatch, StringBuilder, StructArray, UInt32Array,
     },
-    buffer::OffsetBuffer,
+    buffer::{Buffer, OffsetBuffer},
     compute::{CastOptions, cast_with_options, is_null, nullif, take},
     datatypes::{
         DataType, Date32Type, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType, Field, Int64Type,
@@ -15,7 +15,7 @@ use arrow::{
         TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
     },
     error::ArrowError,
-    ipc::writer::StreamWriter,
+    ipc::writer::StreamEncoder,
     util::display::{FormatOptions, array_value_to_string},
 };
 use bytes::Bytes;
@@ -93,25 +93,30 @@ fn wrong(what: &str, error: ArrowError) -> Error {
 }
 
 /// One Arrow stream: the body of one insert.
-pub struct Frames(StreamWriter<Vec<u8>>);
+pub struct Frames(StreamEncoder);
 
 impl Frames {
     /// Begins a stream.
     pub fn new(encoder: &Encoder) -> Result<Self> {
-        StreamWriter::try_new(Vec::new(), &encoder.schema).map(Self).map_err(|error| wrong("an Arrow stream cannot begin", error))
+        StreamEncoder::try_new(&encoder.schema).map(Self).map_err(|error| wrong("an Arrow stream cannot begin", error))
     }
 
     /// The bytes of one converted batch, those of the beginning before the first.
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<Bytes> {
-        self.0.write(batch).map_err(|error| wrong("a batch cannot be written", error))?;
-        Ok(std::mem::take(self.0.get_mut()).into())
+        self.0.encode(batch).map(|parts| together(&parts)).map_err(|error| wrong("a batch cannot be written", error))
     }
 
     /// The bytes of the end.
-    pub fn end(&mut self) -> Result<Bytes> {
-        self.0.finish().map_err(|error| wrong("an Arrow stream cannot end", error))?;
-        Ok(std::mem::take(self.0.get_mut()).into())
+    pub fn end(self) -> Result<Bytes> {
+        self.0.finish().map(|parts| together(&parts)).map_err(|error| wrong("an Arrow stream cannot end", error))
     }
+}
+
+/// One piece of many: each piece that is sent costs the server a turn.
+fn together(parts: &[Buffer]) -> Bytes {
+    let mut bytes = Vec::with_capacity(parts.iter().map(Buffer::len).sum());
+    parts.iter().for_each(|part| bytes.extend_from_slice(part));
+    bytes.into()
 }
 
 /// How one column is converted.

@@ -1,39 +1,36 @@
-//! One run's load into one table: its state, its stage, and the streams that fill it. How it becomes visible is `publish.rs`; what the
+//! One run's load into one table: its state and its stage. How rows get there is `fill.rs`, how they become visible `publish.rs`; what the
 //! next table of a delete_insert or snapshot holds is `rewrite.rs`; which columns there are is `table.rs`.
 
 use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use arrow::{
-    array::RecordBatch,
-    datatypes::{Schema, SchemaRef},
-};
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     datasource::sink::DataSink,
     error::Result as DataFusionResult,
     execution::{SendableRecordBatchStream, TaskContext},
-    physical_plan::{DisplayAs, DisplayFormatType},
+    physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, execute_stream_partitioned},
 };
-use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::{sync::mpsc, task::JoinSet};
 use weir_pipelines::Mode;
 
 use super::{
     ClickhouseConnection,
-    connect::{self, Params, Server},
-    encode::{Encoder, Frames},
+    connect::{Params, Server},
+    encode::Encoder,
+    fill::fill,
+    name::Place,
     publish, rewrite,
     sink::INSERT_ROWS,
-    table::{self, Column, Existing, Facts, Fit, Place, Rules, VERSION},
+    table::{self, Column, Existing, Facts, Fit, Rules, VERSION},
 };
 use crate::{
     Load, Published, Sealed,
@@ -43,17 +40,7 @@ use crate::{
 };
 
 /// Inserts that run side by side at most.
-const LANES: usize = 4;
-/// Another insert begins when each of those that run had so many bytes.
-const ANOTHER_LANE_BYTES: usize = 32 << 20;
-/// Batches that wait for one insert at most.
-const QUEUE: usize = 2;
-/// An insert that gets nothing for so long is ended, before the server gives it up.
-const IDLE: Duration = Duration::from_secs(10);
-/// An insert is ended after so many parts.
-const PARTS_PER_INSERT: u64 = 8;
-/// A part is begun anew after so many bytes in the server's memory, however few rows they are.
-const PART_BYTES: u64 = 128 << 20;
+const INSERTS: usize = 4;
 /// A stage of fewer bytes is merged at seal, so that attaching it is one rename per partition.
 const SMALL_BYTES: u64 = 64 << 20;
 /// How often that merging is asked for while the server merges parts of its own accord.
@@ -64,10 +51,11 @@ const OPTIMIZE_PAUSE: Duration = Duration::from_millis(250);
 /// A server as the sink speaks to it about one table.
 #[derive(Debug, Clone)]
 pub struct Db {
-    server: Arc<Server>,
+    pub(super) server: Arc<Server>,
     /// What for, in messages.
-    doing: String,
-    lanes: usize,
+    pub(super) doing: String,
+    /// Inserts that run side by side at most.
+    pub(super) inserts: usize,
 }
 
 /// One row of an answer, as texts.
@@ -82,9 +70,9 @@ impl Db {
     pub async fn open(cx: &RunContext, connection: &str, place: &Place) -> Result<Self> {
         let server = Server::of(connection, cx).await?;
         let settings: ClickhouseConnection = cx.connections.get(connection)?;
-        // Others want places of the pool too, and one insert that waits for another's would wait for itself.
-        let lanes = cx.partitions.min(LANES).min(settings.pool_max as usize / 2).max(1);
-        Ok(Self { server, doing: format!("load table \"{}\"", place.shown()), lanes })
+        // While the server writes what one insert has brought, the next brings more. Others want places of the pool too.
+        let inserts = (2 * cx.partitions).min(INSERTS).min(settings.pool_max as usize / 2).max(1);
+        Ok(Self { server, doing: format!("load table \"{}\"", place.shown()), inserts })
     }
 
     /// True where the server's own zone is UTC.
@@ -272,6 +260,8 @@ pub struct ClickhouseLoad {
     made: tokio::sync::OnceCell<()>,
     sent: AtomicU64,
     pub(super) sealed: parking_lot::Mutex<Option<SealedStage>>,
+    /// True once its publish may have been asked for, by this process or another.
+    asked: AtomicBool,
 }
 
 impl ClickhouseLoad {
@@ -348,6 +338,7 @@ impl ClickhouseLoad {
             made: tokio::sync::OnceCell::new(),
             sent: AtomicU64::new(0),
             sealed: parking_lot::Mutex::default(),
+            asked: AtomicBool::new(false),
         })
     }
 
@@ -364,7 +355,13 @@ impl ClickhouseLoad {
             db: tokio::sync::OnceCell::new(),
             made: tokio::sync::OnceCell::new(),
             sent: AtomicU64::new(0),
+            asked: AtomicBool::new(true),
         })
+    }
+
+    /// True for the first who asks for the publish of a load that this process has staged.
+    pub(super) fn begins_to_publish(&self) -> bool {
+        !self.asked.swap(true, Ordering::Relaxed)
     }
 
     pub(super) async fn db(&self) -> Result<&Db> {
@@ -386,78 +383,20 @@ impl ClickhouseLoad {
         self.made.get_or_try_init(|| async { self.make(&self.state.stage, &self.state.stage_table()).await }).await.map(drop)
     }
 
-    async fn write(&self, mut rows: SendableRecordBatchStream) -> Result<u64> {
+    /// Stages the rows of several streams. Each stream's stay in their order, so that what comes sorted need not be sorted again.
+    async fn write(&self, streams: Vec<SendableRecordBatchStream>) -> Result<u64> {
         let Some(encoder) = &self.encoder else {
             return Err(Error::weir("clickhouse-state", "a load that was taken up takes no more rows"));
         };
         self.staged().await?;
-        let writer = Arc::new(Writer {
-            db: self.db().await?.clone(),
-            encoder: encoder.clone(),
-            state: self.state.clone(),
-            insert_rows: self.insert_rows,
-        });
-        // Dropping the set ends the inserts that still run.
-        let mut lanes: JoinSet<Result<u64>> = JoinSet::new();
-        let mut senders: Vec<mpsc::Sender<RecordBatch>> = Vec::new();
-        let (mut next, mut fed_bytes) = (0, 0_usize);
-        let most = writer.db.lanes;
-        let fed = async {
-            loop {
-                let batch = tokio::select! {
-                    biased;
-                    () = self.cx.cancel.cancelled() => return Err(interrupted()),
-                    batch = rows.next() => batch,
-                };
-                let Some(batch) = batch else { return Ok(()) };
-                let batch = batch.map_err(from_datafusion)?;
-                if batch.num_rows() == 0 {
-                    continue;
-                }
-                fed_bytes = fed_bytes.saturating_add(batch.get_array_memory_size());
-                if senders.is_empty() || (senders.len() < most && fed_bytes > ANOTHER_LANE_BYTES * senders.len()) {
-                    let (sender, receiver) = mpsc::channel(QUEUE);
-                    lanes.spawn(lane(writer.clone(), receiver));
-                    senders.push(sender);
-                }
-                // To whoever is free; else to the next in turn.
-                let mut waiting = Some(batch);
-                for step in 0..senders.len() {
-                    let Some(batch) = waiting.take() else { break };
-                    let index = (next + step) % senders.len();
-                    match senders[index].try_send(batch) {
-                        Ok(()) => next = index + 1,
-                        Err(mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch)) => waiting = Some(batch),
-                    }
-                }
-                let Some(batch) = waiting else { continue };
-                next = (next + 1) % senders.len();
-                tokio::select! {
-                    biased;
-                    () = self.cx.cancel.cancelled() => return Err(interrupted()),
-                    sent = senders[next].send(batch) => sent.map_err(|_| Error::weir(CLOSED, "an insert stopped early"))?,
-                }
-            }
-        }
-        .await;
-        drop(senders);
-        if let Err(error) = &fed
-            && error.code != CLOSED
-        {
-            lanes.abort_all();
-            return fed.map(|()| 0);
-        }
-        let mut sent = 0;
-        while let Some(done) = tokio::select! {
+        let filling = fill(self.db().await?.clone(), encoder.clone(), self.state.clone(), self.insert_rows, streams);
+        let taken = tokio::select! {
             biased;
             () = self.cx.cancel.cancelled() => return Err(interrupted()),
-            done = lanes.join_next() => done,
-        } {
-            sent += done.map_err(|error| Error::weir("clickhouse-insert", "an insert died").because(error))??;
-        }
-        fed?;
-        self.sent.fetch_add(sent, Ordering::Relaxed);
-        Ok(sent)
+            taken = filling => taken?,
+        };
+        self.sent.fetch_add(taken, Ordering::Relaxed);
+        Ok(taken)
     }
 
     /// Merges the stage into one part per partition. Where the server's own merges stand in the way for long, it stays in more.
@@ -484,23 +423,24 @@ impl ClickhouseLoad {
         if matches!(self.state.mode()?, Mode::Merge | Mode::Snapshot) {
             rewrite::check_duplicates(self, &staged).await?;
         }
-        let count = db.number("count()", &format!("from {staged}"), &[]).await?;
-        if count != sent && !(self.state.expires && count < sent) {
-            return Err(Error::system("rows-lost", format!("the server holds {count} of the {sent} rows that it took")));
-        }
-        let parts = db
+        let held = format!("(select count() from {staged})");
+        let id = "(select toString(uuid) from system.tables where database = {d:String} and name = {t:String})";
+        let found = db
             .row(
-                &["count()", "uniqExact(partition_id)", "sum(bytes_on_disk)"],
+                &[&held, id, "count()", "uniqExact(partition_id)", "sum(bytes_on_disk)"],
                 "from system.parts where database = {d:String} and table = {t:String} and active",
                 &[("d", self.state.database.clone()), ("t", stage.clone())],
             )
             .await?;
-        let number = |index: usize| parts.get(index).and_then(|number| number.parse::<u64>().ok()).unwrap_or_default();
-        let bytes = number(2);
-        if self.state.attaches && bytes < SMALL_BYTES && number(0) > number(1) {
+        let number = |index: usize| found.get(index).and_then(|number| number.parse::<u64>().ok()).unwrap_or_default();
+        let (count, stage_id, parts, partitions, bytes) =
+            (number(0), found.get(1).cloned().unwrap_or_default(), number(2), number(3), number(4));
+        if count != sent && !(self.state.expires && count < sent) {
+            return Err(Error::system("rows-lost", format!("the server holds {count} of the {sent} rows that it took")));
+        }
+        if self.state.attaches && bytes < SMALL_BYTES && parts > partitions {
             self.merge_parts(&staged).await?;
         }
-        let stage_id = db.identity(&self.state.database, &stage).await?;
         let mut sealed = SealedStage { rows: sent, stage: stage_id, next: None, built_from: None };
         if !self.state.attaches {
             let next = self.state.next_table();
@@ -515,9 +455,6 @@ impl ClickhouseLoad {
         Ok(Sealed { rows: sent, bytes, state })
     }
 }
-
-/// The code of an error that only says that an insert has ended.
-const CLOSED: &str = "clickhouse-insert-closed";
 
 /// The version of a load: by the clock, and higher than that of every row of the table.
 async fn version(db: &Db, place: &Place, existing: Option<&Existing>, cx: &RunContext, mark: u64) -> Result<u64> {
@@ -550,90 +487,6 @@ pub(super) fn from_datafusion(error: datafusion::error::DataFusionError) -> Erro
     }
 }
 
-/// What a lane needs.
-struct Writer {
-    db: Db,
-    encoder: Encoder,
-    state: State,
-    insert_rows: u64,
-}
-
-/// Inserts what it is handed, one request after the other. Returns how many rows the server took.
-async fn lane(writer: Arc<Writer>, mut batches: mpsc::Receiver<RecordBatch>) -> Result<u64> {
-    let mut taken = 0;
-    let mut open: Option<Insert> = None;
-    loop {
-        match tokio::time::timeout(IDLE, batches.recv()).await {
-            Ok(Some(batch)) => {
-                let batch = writer.encoder.convert(&batch)?;
-                let insert = match &mut open {
-                    Some(insert) => insert,
-                    None => open.insert(Insert::begin(&writer).await?),
-                };
-                insert.send(&batch).await?;
-                if insert.rows >= writer.insert_rows * PARTS_PER_INSERT {
-                    taken += end(&mut open).await?;
-                }
-            }
-            Ok(None) => return Ok(taken + end(&mut open).await?),
-            Err(_) => taken += end(&mut open).await?,
-        }
-    }
-}
-
-/// One request that is under way.
-struct Insert {
-    request: connect::Insert,
-    frames: Frames,
-    rows: u64,
-}
-
-impl Insert {
-    async fn begin(writer: &Writer) -> Result<Self> {
-        let state = &writer.state;
-        let sql = format!("insert into {} ({}) format ArrowStream", state.own(&state.stage_table()), quote::identifiers(&state.written));
-        let (rows, bytes) = (writer.insert_rows.to_string(), PART_BYTES.to_string());
-        let options = [
-            ("async_insert", "0"),
-            // Every row as it is: collapsing and replacing are for merges, once keys were checked.
-            ("optimize_on_insert", "0"),
-            ("insert_deduplicate", "0"),
-            ("input_format_null_as_default", "0"),
-            ("input_format_arrow_allow_missing_columns", "0"),
-            ("date_time_overflow_behavior", "throw"),
-            ("max_partitions_per_insert_block", "0"),
-            // Few parts, of a size that bounds the server's memory.
-            ("max_insert_block_size", &rows),
-            ("min_insert_block_size_rows", &rows),
-            ("min_insert_block_size_bytes", &bytes),
-        ];
-        let request = writer.db.server.insert(&sql, &options, Some(&state.request()), &writer.db.doing).await?;
-        Ok(Self { request, frames: Frames::new(&writer.encoder)?, rows: 0 })
-    }
-
-    async fn send(&mut self, batch: &RecordBatch) -> Result<()> {
-        let bytes = self.frames.batch(batch)?;
-        self.request.send(bytes).await?;
-        self.rows += batch.num_rows() as u64;
-        Ok(())
-    }
-
-    /// Ends the request. Returns how many rows the server took.
-    async fn end(mut self) -> Result<u64> {
-        let bytes = self.frames.end()?;
-        self.request.send(bytes).await?;
-        self.request.end().await?;
-        Ok(self.rows)
-    }
-}
-
-async fn end(open: &mut Option<Insert>) -> Result<u64> {
-    match open.take() {
-        Some(insert) => insert.end().await,
-        None => Ok(0),
-    }
-}
-
 #[async_trait]
 impl Load for ClickhouseLoad {
     fn destination(&self) -> String {
@@ -652,6 +505,10 @@ impl Load for ClickhouseLoad {
         }
     }
 
+    async fn write_plan(&self, rows: Arc<dyn ExecutionPlan>, tasks: &Arc<TaskContext>) -> DataFusionResult<u64> {
+        Ok(self.write(execute_stream_partitioned(rows, tasks.clone())?).await?)
+    }
+
     async fn publish(&self) -> Result<Published> {
         publish::publish(self).await
     }
@@ -668,7 +525,7 @@ impl DataSink for ClickhouseLoad {
     }
 
     async fn write_all(&self, data: SendableRecordBatchStream, _: &Arc<TaskContext>) -> DataFusionResult<u64> {
-        Ok(self.write(data).await?)
+        Ok(self.write(vec![data]).await?)
     }
 }
 

@@ -19,7 +19,9 @@ use weir_pipelines::{Diagnostic, Diagnostics, Settings};
 mod connect;
 mod encode;
 mod failed;
+mod fill;
 mod load;
+mod name;
 mod probe;
 mod publish;
 mod read;
@@ -79,6 +81,8 @@ pub struct ClickhouseConnection {
     pub connect_timeout: ConnectTimeout,
     /// How long one query may take, which the server watches too. Default: no limit of ours. Example: `"30m"`.
     pub query_timeout: Option<Span>,
+    /// How long a connection that nobody uses is kept: less than the server keeps it. Default `2s`. Example: `"30s"`.
+    pub idle_timeout: Option<Span>,
     /// Requests under way at once. Default 8. Example: `4`.
     #[serde(default = "pool_max")]
     pub pool_max: u32,

@@ -5,7 +5,8 @@
 //! A request of a process that died may arrive at any time. Every one that could do harm names a table of the load; `fence` gives these
 //! tables new names, so that such a request finds nothing, and waits for those that run already. Tables are told apart by their
 //! identity (`uuid`), which stays when they are renamed or exchanged: the load is published by exchange when its next table no longer
-//! bears a name of the load. It is published by attaching when the target holds as many rows of the load's version as the stage.
+//! bears a name of the load. It is published by attaching when the target holds as many rows of the load's version as the stage. The first
+//! attempt of the process that staged asks for none of this: nobody can have published yet.
 
 use std::time::Duration;
 
@@ -45,8 +46,10 @@ pub(super) struct Found {
     pub(super) own: Vec<String>,
     /// True: a table that was the target bears a name of the load's.
     pub(super) exchanged: bool,
-    /// True: the ledger has the run.
-    pub(super) noted: bool,
+    /// True: the database has a ledger.
+    pub(super) ledger: bool,
+    /// True: nobody can have published any of it yet.
+    pub(super) fresh: bool,
 }
 
 fn sealed(load: &ClickhouseLoad) -> Result<SealedStage> {
@@ -54,14 +57,13 @@ fn sealed(load: &ClickhouseLoad) -> Result<SealedStage> {
 }
 
 fn missing(load: &ClickhouseLoad) -> Error {
-    Error::system("stage-missing", format!("the staged rows of run {} are gone from the server", load.state.run))
+    Error::system("stage-lost", format!("the staged rows of run {} are gone from the server", load.state.run))
         .help("discard the run and run again")
 }
 
 fn changed(load: &ClickhouseLoad, what: &str) -> Error {
     let table = load.state.place().shown();
-    Error::user("clickhouse-changed", format!("another writer changed table \"{table}\" while this run went on: {what}"))
-        .help("run again; nothing was published")
+    Error::user("clickhouse-changed", format!("another writer changed table \"{table}\" while this run went on: {what}")).help("run again")
 }
 
 /// Publishes, or finds that it is.
@@ -73,11 +75,16 @@ pub(super) async fn publish(load: &ClickhouseLoad) -> Result<Published> {
 
 async fn attempt(load: &ClickhouseLoad) -> Result<Published> {
     let version = load.state.version.to_string();
-    if find(load).await?.noted {
-        tidy(load).await?;
-        return Ok(Published { version, already: true });
+    let mut found = find(load).await?;
+    // The first to ask, of the process that staged the rows: there is nothing to find, and no request to fence off.
+    found.fresh = load.begins_to_publish();
+    if !found.fresh {
+        if noted(load, &found).await? {
+            tidy(load).await?;
+            return Ok(Published { version, already: true });
+        }
+        found = fence(load).await?;
     }
-    let found = fence(load).await?;
     let already = if load.state.attaches { attach(load, &found).await? } else { exchange(load, &found).await? };
     note(load).await?;
     tidy(load).await?;
@@ -91,11 +98,11 @@ pub(super) async fn find(load: &ClickhouseLoad) -> Result<Found> {
     let sealed = load.sealed.lock().clone();
     let values = [("d", state.database.clone()), ("p", prefix.clone()), ("t", state.table.clone()), ("l", LEDGER.to_owned())];
     let rest = "from system.tables where database = {d:String} and (startsWith(name, {p:String}) or name in ({t:String}, {l:String}))";
-    let (mut found, mut ledger) = (Found::default(), false);
+    let mut found = Found::default();
     for row in db.rows(&["name", "uuid"], rest, &values).await? {
         let [name, uuid] = <[String; 2]>::try_from(row)
             .map_err(|_| Error::system("clickhouse-protocol", "the server names tables in another way than asked"))?;
-        ledger |= name == LEDGER;
+        found.ledger |= name == LEDGER;
         if name == state.table {
             found.target = Some(uuid);
         } else if name.starts_with(&prefix) {
@@ -111,15 +118,19 @@ pub(super) async fn find(load: &ClickhouseLoad) -> Result<Found> {
             found.own.push(name);
         }
     }
-    if ledger {
-        let rest = format!(
-            "from {} where run = {{r:String}} and sink = {{s:String}} and target = {{t:String}}",
-            quote::table(&state.database, LEDGER)
-        );
-        let values = [("r", state.run.clone()), ("s", state.step.clone()), ("t", state.table.clone())];
-        found.noted = db.number("count()", &rest, &values).await? > 0;
-    }
     Ok(found)
+}
+
+/// True where the ledger has the run.
+async fn noted(load: &ClickhouseLoad, found: &Found) -> Result<bool> {
+    if !found.ledger {
+        return Ok(false);
+    }
+    let state = &load.state;
+    let ledger = quote::table(&state.database, LEDGER);
+    let rest = format!("from {ledger} where run = {{r:String}} and sink = {{s:String}} and target = {{t:String}}");
+    let values = [("r", state.run.clone()), ("s", state.step.clone()), ("t", state.table.clone())];
+    Ok(load.db().await?.number("count()", &rest, &values).await? > 0)
 }
 
 /// Makes sure that no request of another process can touch anything from here on. Returns what there is then.
@@ -193,7 +204,7 @@ pub(super) async fn attach(load: &ClickhouseLoad, found: &Found) -> Result<bool>
     if sealed.rows == 0 {
         return Ok(false);
     }
-    let visible = visible(load).await?;
+    let visible = if found.fresh { 0 } else { visible(load).await? };
     if visible == sealed.rows {
         return Ok(true);
     }
@@ -304,7 +315,7 @@ pub(super) async fn discard(load: &ClickhouseLoad) -> Result<()> {
             && let Some(stage) = &found.stage
             && load.state.attaches
             && found.target.is_some()
-            && !found.noted
+            && !noted(load, &found).await?
         {
             let values = [("d", load.state.database.clone()), ("t", load.state.table.clone())];
             let rest = format!("from system.columns where database = {{d:String}} and table = {{t:String}} and name = '{VERSION}'");

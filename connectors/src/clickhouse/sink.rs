@@ -57,7 +57,8 @@ use weir_pipelines::{Diagnostic, Diagnostics, Mode, Settings};
 use super::{
     ClickhouseConnection,
     load::{self, ClickhouseLoad, Db},
-    table::{self, Existing, Facts, Fit, Place, Rules, VERSION},
+    name::{self, Place},
+    table::{self, Existing, Facts, Fit, Rules, VERSION},
     write_types,
 };
 use crate::{
@@ -132,6 +133,7 @@ pub const SINK: SinkKind = SinkKind {
     schema: || schemars::schema_for!(ClickhouseSink),
     read,
     types: write_types::type_table,
+    column: |field| write_types::map(field).map(|mapped| (mapped.column.to_string(), mapped.loss.is_none())),
     resume: |state, cx: &Arc<RunContext>| Ok(Arc::new(ClickhouseLoad::resume(state, cx)?)),
 };
 
@@ -141,7 +143,7 @@ fn read(settings: &Settings) -> Result<Arc<dyn Sink>, Diagnostics> {
     let mut note = |key: &str, message: String| {
         wrong.push(Diagnostic::error("wrong-value", message).at(&settings.file, settings.span_of(key), ""));
     };
-    if let Err(message) = table::parse_name(&sink.table) {
+    if let Err(message) = name::parse(&sink.table) {
         note("table", message);
     }
     if let Err(error) = sink.engine_for(Mode::Append) {
@@ -203,7 +205,7 @@ impl ClickhouseSink {
 
     /// The table's place. `run` knows the connection's database.
     fn place(&self, cx: &RunContext) -> Result<Place> {
-        let (database, table) = table::parse_name(&self.table).map_err(|why| Error::user("wrong-value", why).setting("table"))?;
+        let (database, table) = name::parse(&self.table).map_err(|why| Error::user("wrong-value", why).setting("table"))?;
         let database = match database {
             Some(database) => database,
             None => {

@@ -9,7 +9,7 @@ use arrow::{
 };
 use chrono::DateTime;
 use datafusion::{
-    datasource::sink::DataSink,
+    datasource::{memory::MemorySourceConfig, sink::DataSink},
     execution::{TaskContext, runtime_env::RuntimeEnvBuilder},
     physical_plan::stream::RecordBatchStreamAdapter,
 };
@@ -37,7 +37,7 @@ impl Bench {
         let settings: HashMap<_, _> = project.connections.into_iter().map(|(name, connection)| (name, connection.settings)).collect();
         let connections = Arc::new(Connections::new(settings));
         let server = Server::of("olap", &context(0, &connections, "")).await.expect("the server answers");
-        let database = format!("weir test {}", uuid::Uuid::new_v4().simple());
+        let database = format!("weir `test {}", uuid::Uuid::new_v4().simple());
         let bench = Self { database, table: "t".into(), connections, server };
         bench.run(&format!("create database {} engine = Atomic", quote::identifier(&bench.database))).await;
         Some(bench)
@@ -46,6 +46,11 @@ impl Bench {
     /// Drops the database.
     pub async fn end(&self) {
         self.run(&format!("drop database {}", quote::identifier(&self.database))).await;
+    }
+
+    /// The same with another table.
+    pub fn named(&self, table: &str) -> Self {
+        Self { table: table.to_owned(), ..self.clone() }
     }
 
     /// The same in another database.
@@ -122,6 +127,7 @@ impl Bench {
             on_schema_change,
             allow_lossy: vec![],
             may_decide: false,
+            beside: Vec::new(),
         };
         Planned { sink: Configured(Arc::new(sink)), cx }
     }
@@ -198,6 +204,12 @@ impl Planned {
         let stream = futures::stream::iter(batches);
         let written = load.write_all(Box::pin(RecordBatchStreamAdapter::new(schema, stream)), &Arc::new(TaskContext::default())).await;
         written.map_err(load::from_datafusion)
+    }
+
+    /// Stages the rows of several streams side by side.
+    pub async fn write_side_by_side(&self, load: &ClickhouseLoad, streams: &[Vec<RecordBatch>]) -> Result<u64> {
+        let plan = MemorySourceConfig::try_new_exec(streams, streams[0][0].schema(), None).expect("a plan");
+        load.write_plan(plan, &Arc::new(TaskContext::default())).await.map_err(load::from_datafusion)
     }
 
     /// Stages rows and seals them; discards what fails.

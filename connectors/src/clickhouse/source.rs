@@ -18,8 +18,8 @@ use serde::Deserialize;
 use super::{
     ClickhouseSource,
     connect::Server,
+    name,
     read::ClickhouseScan,
-    table,
     types::{self, Reading},
 };
 use crate::{
@@ -193,8 +193,7 @@ impl Source for ClickhouseSource {
         let cursor = match &cx.incremental {
             Some(incremental) => {
                 let own = Schema::new(learnt.columns.iter().map(|column| column.field.clone()).collect::<Vec<_>>());
-                // Without a primary key that is one, only the whole row tells versions apart.
-                Some(Arc::new(CursorReader::new(incremental, &own, &[], &cx.seen)?))
+                Some(Arc::new(CursorReader::new(incremental, &own, &cx.seen)?))
             }
             None => None,
         };
@@ -237,11 +236,11 @@ async fn learn(settings: &ClickhouseSource, server: &Server, cx: &SourceContext)
     let connection = &settings.connection;
     let (described, from, what, place) = match (&settings.table, &settings.query) {
         (Some(text), _) => {
-            let (database, name) = table::parse_name(text).map_err(|why| Error::user("wrong-value", why).setting("table"))?;
+            let (database, table) = name::parse(text).map_err(|why| Error::user("wrong-value", why).setting("table"))?;
             let database = database.unwrap_or_else(|| server.database().to_owned());
-            let sql = quote::table(&database, &name);
+            let sql = quote::table(&database, &table);
             let from = if settings.merged { format!("{sql} final") } else { sql.clone() };
-            (sql, from, format!("\"{database}.{name}\" of \"{connection}\""), format!("{connection}.{database}.{name}"))
+            (sql, from, format!("\"{database}.{table}\" of \"{connection}\""), format!("{connection}.{database}.{table}"))
         }
         (None, Some(query)) => {
             // A line of its own for the parenthesis: the query may end in a comment.

@@ -7,7 +7,8 @@ use arrow::{
     datatypes::{DataType, Field, Int64Type},
     util::display::array_value_to_string,
 };
-use datafusion::{physical_plan::displayable, prelude::SessionContext};
+use datafusion::{execution::SendableRecordBatchStream, physical_plan::displayable, prelude::SessionContext};
+use futures::StreamExt;
 use serde::Deserialize;
 use weir_pipelines::Incremental;
 
@@ -376,6 +377,67 @@ async fn an_answer_that_fails_halfway_is_a_failure() {
 #[derive(Deserialize)]
 struct Count {
     n: u64,
+}
+
+/// Starts to read a query that sends two megabytes in its first two seconds and then nothing for a minute, and takes one batch. The
+/// server cannot notice by writing that its reader is gone: until another megabyte has gathered it writes nothing.
+async fn begun(server: &TestServer) -> SendableRecordBatchStream {
+    let query = "query = \"select number as n, repeat('x', if(number < 10, 200000, 0)) as t, sleepEachRow(0.2) as s from numbers(300) settings max_block_size = 1\"";
+    let opened = settings(query).open(&source_context(&server.cx, &Arc::default())).await.expect("opens");
+    let session = SessionContext::new();
+    session.register_table("rows", opened.table.clone()).expect("registers");
+    let mut stream = session.sql("select * from rows").await.expect("SQL").execute_stream().await.expect("a stream");
+    assert!(stream.next().await.expect("a batch").expect("rows").num_rows() > 0);
+    assert_eq!(running(server).await, 1);
+    stream
+}
+
+/// How many queries of the run the server is at work on.
+async fn running(server: &TestServer) -> u64 {
+    let sql = format!("select count() as n from system.processes where startsWith(query_id, 'weir-{}-')", server.cx.run);
+    server.rows::<Count>(&sql).await[0].n
+}
+
+/// Waits until that is none.
+async fn over(server: &TestServer) {
+    let gone = async {
+        while running(server).await > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the query ends, now that nobody reads its answer");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_dropped_ends_its_query_on_the_server() {
+    // Compressed, so many equal letters would never fill the server's buffer.
+    let Some(server) = TestServer::start_with("compression = \"none\"").await else { return };
+    drop(begun(&server).await);
+    over(&server).await;
+    server.drop().await;
+}
+
+#[tokio::test]
+async fn a_run_that_is_cancelled_ends_its_queries_on_the_server() {
+    let Some(server) = TestServer::start_with("compression = \"none\"").await else { return };
+    let mut stream = begun(&server).await;
+    let read = async {
+        loop {
+            match stream.next().await {
+                Some(Ok(_)) => {}
+                ended => break ended,
+            }
+        }
+    };
+    // It comes while the stream waits for rows that are long in coming.
+    let stop = async { server.cx.cancel.cancel() };
+    let (ended, ()) = tokio::join!(read, stop);
+    let error = ended.expect("a short answer is no end").expect_err("it was cancelled");
+    assert_eq!(Error::find(&error).expect("an error of ours").code, "interrupted");
+    // The stream is still held: it need not be dropped for this.
+    over(&server).await;
+    drop(stream);
+    server.drop().await;
 }
 
 #[tokio::test]

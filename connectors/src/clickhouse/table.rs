@@ -9,6 +9,7 @@ use weir_pipelines::{Mode, OnSchemaChange};
 use super::{
     encode::Target,
     load::Db,
+    name::Place,
     sink::ClickhouseSink,
     write_types::{self, Type},
 };
@@ -25,53 +26,6 @@ pub const VALID_FROM: &str = "valid_from";
 pub const VALID_TO: &str = "valid_to";
 /// True for the newest version of a key.
 pub const IS_CURRENT: &str = "is_current";
-
-/// A table's place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Its database.
-    pub database: String,
-    /// Its name.
-    pub table: String,
-}
-
-impl Place {
-    /// As SQL.
-    pub fn sql(&self) -> String {
-        quote::table(&self.database, &self.table)
-    }
-
-    /// As people write it.
-    pub fn shown(&self) -> String {
-        format!("{}.{}", self.database, self.table)
-    }
-}
-
-/// Reads `table`, `database.table` or either part in backticks or double quotes, which a name with a dot needs.
-pub fn parse_name(text: &str) -> Result<(Option<String>, String), String> {
-    let mut parts = Vec::new();
-    let mut rest = text;
-    loop {
-        let end = match rest.chars().next() {
-            Some('`' | '"') => write_types::quoted_end(rest).ok_or_else(|| format!("the name {text} has a quote that does not end"))?,
-            _ => rest.find('.').unwrap_or(rest.len()),
-        };
-        let part = write_types::unquote(&rest[..end]);
-        if part.is_empty() || part.contains('\0') {
-            return Err(format!("\"{text}\" is no table's name: a part of it is empty"));
-        }
-        parts.push(part);
-        match rest[end..].strip_prefix('.') {
-            Some(more) => rest = more,
-            None if rest[end..].is_empty() => break,
-            None => return Err(format!("\"{text}\" is no table's name: something follows a quoted part")),
-        }
-    }
-    match (parts.pop(), parts.pop(), parts.pop()) {
-        (Some(table), database, None) => Ok((database, table)),
-        _ => Err(format!("\"{text}\" has more than a database and a table: put a name that holds a dot in backticks")),
-    }
-}
 
 /// A column of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -447,6 +401,16 @@ pub fn fit(rows: &[RowColumn], existing: Option<&Existing>, rules: &Rules, facts
     }
     if rules.mode == Mode::Merge {
         check_merge(existing, rules)?;
+    }
+    if rules.mode == Mode::Append && !matches!(existing.base(), "MergeTree" | "ReplacingMergeTree") {
+        let message = format!(
+            "mode = \"append\" cannot load a table of the engine {}, whose merges make other rows of those loaded",
+            existing.engine
+        );
+        return Err(Error::user("table-engine", message).setting("mode").help(
+            "whether a run has been loaded could not be told once parts were merged: load a MergeTree table and sum up in a query or a \
+             refreshable view; mode = \"replace\" and mode = \"delete_insert\" take any table",
+        ));
     }
     let mut fit = join(rows, &own, rules, facts)?;
     if rules.mode == Mode::Snapshot {

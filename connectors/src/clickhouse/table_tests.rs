@@ -46,22 +46,6 @@ fn refused(rows: &[RowColumn], existing: Option<&Existing>, rules: &Rules) -> (&
 }
 
 #[test]
-fn a_tables_name_may_hold_anything_in_quotes() {
-    let named = |database: &str, table: &str| Ok(((!database.is_empty()).then(|| database.to_owned()), table.to_owned()));
-    assert_eq!(parse_name("delays"), named("", "delays"));
-    assert_eq!(parse_name("analytics.delays"), named("analytics", "delays"));
-    assert_eq!(parse_name("`a.b`.\"c.d\""), named("a.b", "c.d"));
-    assert_eq!(parse_name("`x``y\\`z`"), named("", "x`y`z"));
-    assert_eq!(parse_name("größe; drop table x; --"), named("", "größe; drop table x; --"));
-    assert_eq!(parse_name("a.b.c"), Err("\"a.b.c\" has more than a database and a table: put a name that holds a dot in backticks".into()));
-    for wrong in ["", ".", "a.", ".a", "`a", "`a`b", "``", "a..b"] {
-        assert!(parse_name(wrong).is_err(), "{wrong}");
-    }
-    let hostile = Place { database: "a`b".into(), table: "x`; drop table y; --".into() };
-    assert_eq!(hostile.sql(), "`a\\`b`.`x\\`; drop table y; --`");
-}
-
-#[test]
 fn an_engine_is_told_from_what_follows_it() {
     assert_eq!(split_engine("MergeTree ORDER BY a"), ("MergeTree", "", " ORDER BY a"));
     let full = "ReplicatedReplacingMergeTree('/t/(x)', '{replica}', v) PARTITION BY (a) ORDER BY a";

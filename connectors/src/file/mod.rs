@@ -323,6 +323,7 @@ pub const SINK: SinkKind = SinkKind {
         Ok(Arc::new(sink))
     },
     types: Vec::new,
+    column: |_| None,
     resume: sink::resume,
 };
 

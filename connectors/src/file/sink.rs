@@ -309,8 +309,7 @@ impl Output {
 fn unwritable(target: &str, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Error::system("disk-full", format!("the disk is full: cannot write \"{target}\""))
-                .help("free space, then run again; nothing was published")
+            Error::system("disk-full", format!("the disk is full: cannot write \"{target}\"")).help("free space, then run again")
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             Error::system("unwritable", format!("cannot write \"{target}\": {error}")).help("give this user the right to write there")

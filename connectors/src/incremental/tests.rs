@@ -36,7 +36,7 @@ fn cursor(column: &str, lag_ms: u64, start: Option<&str>) -> Incremental {
 }
 
 fn reader(incremental: &Incremental, seen: &BTreeMap<String, String>) -> CursorReader {
-    CursorReader::new(incremental, &schema(), &[], seen).expect("a reader")
+    CursorReader::new(incremental, &schema(), seen).expect("a reader")
 }
 
 fn ids(batch: &RecordBatch) -> Vec<i64> {
@@ -170,12 +170,6 @@ fn a_changed_row_with_the_same_cursor_is_another_version() {
     let first = reader(&incremental, &BTreeMap::new());
     run(&[(1, 10, "x")], &first, 8).expect("reads");
     assert_eq!(run(&[(1, 10, "changed")], &reader(&incremental, &first.entries()), 8).expect("reads"), [1]);
-    // With the id as identity it is the same version.
-    let by_id = |seen: &_| CursorReader::new(&incremental, &schema(), &["id".into()], seen).expect("a reader");
-    let first = by_id(&BTreeMap::new());
-    assert_eq!(first.needs().collect::<Vec<_>>(), ["at", "id"]);
-    run(&[(1, 10, "x")], &first, 8).expect("reads");
-    assert_eq!(run(&[(1, 10, "changed"), (2, 10, "x")], &by_id(&first.entries()), 8).expect("reads"), [2]);
 }
 
 #[test]
@@ -214,7 +208,7 @@ fn too_many_rows_within_the_lag_are_refused_and_a_burst_that_is_over_is_not() {
 fn what_cannot_be_read_by_is_refused() {
     let none = BTreeMap::new();
     let new = |incremental: &Incremental, data_type: DataType| {
-        CursorReader::new(incremental, &Schema::new(vec![Field::new("at", data_type, true)]), &[], &none)
+        CursorReader::new(incremental, &Schema::new(vec![Field::new("at", data_type, true)]), &none)
     };
     let zoned = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let naive = DataType::Timestamp(TimeUnit::Second, None);
@@ -257,7 +251,7 @@ fn what_cannot_be_read_by_is_refused() {
 fn a_start_is_read_by_its_columns_type() {
     let at = |data_type: DataType, start: &str, lag_ms: u64| {
         let schema = Schema::new(vec![Field::new("at", data_type, true)]);
-        CursorReader::new(&cursor("at", lag_ms, Some(start)), &schema, &[], &BTreeMap::new()).expect("a reader").lower().expect("a bound")
+        CursorReader::new(&cursor("at", lag_ms, Some(start)), &schema, &BTreeMap::new()).expect("a reader").lower().expect("a bound")
     };
     assert_eq!(at(DataType::Int64, "-7", 0), ScalarValue::Int64(Some(-7)));
     assert_eq!(at(DataType::UInt64, "18446744073709551615", 0), ScalarValue::UInt64(Some(u64::MAX)));
@@ -279,10 +273,10 @@ fn a_start_is_read_by_its_columns_type() {
 fn a_position_minus_lag_stays_within_the_type() {
     let schema = Arc::new(Schema::new(vec![Field::new("day", DataType::Date32, false)]));
     let incremental = cursor("day", 36_525 * 86_400_000, None);
-    let first = CursorReader::new(&incremental, &schema, &[], &BTreeMap::new()).expect("a reader");
+    let first = CursorReader::new(&incremental, &schema, &BTreeMap::new()).expect("a reader");
     first.pass(&RecordBatch::try_new(schema.clone(), vec![Arc::new(Date32Array::from(vec![i32::MIN]))]).expect("a row")).expect("passes");
     first.finish().expect("finishes");
-    let next = CursorReader::new(&incremental, &schema, &[], &first.entries()).expect("a reader");
+    let next = CursorReader::new(&incremental, &schema, &first.entries()).expect("a reader");
     assert_eq!(next.lower(), Some(ScalarValue::Date32(Some(i32::MIN))));
 }
 
@@ -291,34 +285,29 @@ fn another_cursor_than_before_is_explained() {
     let first = reader(&cursor("at", 0, None), &BTreeMap::new());
     run(&[(1, 10, "x")], &first, 8).expect("reads");
     let seen = first.entries();
-    let changed = |column: &str, fields: Vec<Field>, identity: &[String]| {
-        error(CursorReader::new(&cursor(column, 0, None), &Schema::new(fields), identity, &seen))
-    };
+    let changed = |column: &str, fields: Vec<Field>| error(CursorReader::new(&cursor(column, 0, None), &Schema::new(fields), &seen));
     let field = |name: &str, data_type| Field::new(name, data_type, true);
     let (id, note) = (field("id", DataType::Int64), field("note", DataType::Utf8));
     let at = field("at", DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())));
     let micros = field("at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())));
     for (got, message) in [
-        (changed("id", vec![id.clone(), at.clone(), note.clone()], &[]), "runs so far read by \"at\", and now the cursor is \"id\""),
+        (changed("id", vec![id.clone(), at.clone(), note.clone()]), "runs so far read by \"at\", and now the cursor is \"id\""),
         (
-            changed("at", vec![id.clone(), micros, note.clone()], &[]),
+            changed("at", vec![id.clone(), micros, note.clone()]),
             "the cursor \"at\" was of type timestamp(ms, zone), and now it is of type timestamp(us, zone)",
         ),
         (
-            changed("at", vec![field("id", DataType::Utf8), at.clone(), note.clone()], &[]),
+            changed("at", vec![field("id", DataType::Utf8), at.clone(), note.clone()]),
             "column \"id\" was Int64, and now it is Utf8: rows loaded before cannot be known again",
         ),
-        (
-            changed("at", vec![id.clone(), at.clone()], &[]),
-            "column \"note\" is gone, without which rows loaded before cannot be known again",
-        ),
+        (changed("at", vec![id.clone(), at.clone()]), "column \"note\" is gone, without which rows loaded before cannot be known again"),
     ] {
         assert_eq!((got.0.as_str(), got.1.as_str()), ("cursor-changed", message));
-        assert_eq!(got.2, "change it back, or give the source another name to read everything anew");
+        assert_eq!(got.2, "change it back, or read everything anew, once: weir run PIPELINE --full-refresh");
     }
     // A column that came since is no change.
     let wider = Schema::new(vec![id, at, note, field("new", DataType::Int64)]);
-    let next = CursorReader::new(&cursor("at", 0, None), &wider, &[], &seen).expect("a reader");
+    let next = CursorReader::new(&cursor("at", 0, None), &wider, &seen).expect("a reader");
     assert_eq!(next.needs().collect::<Vec<_>>(), ["at", "id", "note"]);
     assert_eq!(ids(&next.pass(&rows(&[(1, 10, "x"), (2, 10, "x")])).expect("passes")), [2]);
 }
@@ -336,7 +325,7 @@ fn what_is_written_down_stays_readable() {
     // Another way to make fingerprints needs another VERSION, or rows of the lag are loaded again.
     assert_eq!(entries["loaded"], "CgAAAAAAAAAAAAAAAAAAAACYRY8PHkc0zpA-dJLnB1gkAQ");
     let damaged = BTreeMap::from([("cursor".to_owned(), "{}".to_owned())]);
-    assert_eq!(error(CursorReader::new(&cursor("at", 0, None), &schema(), &[], &damaged)).0, "cursor-state");
+    assert_eq!(error(CursorReader::new(&cursor("at", 0, None), &schema(), &damaged)).0, "cursor-state");
 }
 
 #[test]

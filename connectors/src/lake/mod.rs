@@ -111,6 +111,7 @@ pub const SINK: SinkKind = SinkKind {
     schema: || schemars::schema_for!(LakeConfig),
     read,
     types: type_table,
+    column: |field| types::map(field.data_type()).map(|mapped| (types::delta_name(&mapped.lake), mapped.loss.is_none())),
     resume: |state, cx| Ok(Arc::new(LakeLoad::resume(state, cx)?)),
 };
 

@@ -263,7 +263,7 @@ impl LakeLoad {
 
     fn changed_meanwhile(&self, what: &str) -> Error {
         Error::user("lake-changed", format!("another writer changed table \"{}\" while this run went on: {what}", self.place.name))
-            .help("run again; nothing was published")
+            .help("run again")
     }
 
     /// Deletes what an earlier attempt, in a process that died, had rewritten.

@@ -175,9 +175,9 @@ pub(super) fn io_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Opti
 pub(super) fn disk_error(message: &str, error: &std::io::Error) -> Error {
     use std::io::ErrorKind::*;
     match error.kind() {
-        StorageFull | QuotaExceeded => Error::system("disk-full", format!("{message}: no space left"))
-            .help("free some space and run again; nothing was published")
-            .later(),
+        StorageFull | QuotaExceeded => {
+            Error::system("disk-full", format!("{message}: no space left")).help("free some space and run again").later()
+        }
         PermissionDenied | ReadOnlyFilesystem => Error::system("lake-read-only", format!("{message}: not allowed to write"))
             .help("give the user that runs weir write access to the folder, or name another with \"path\" under [lake] in weir.toml"),
         _ => Error::system("lake-disk", format!("{message}: {error}")),

@@ -123,6 +123,7 @@ fn cx(run: &Arc<RunContext>, mode: Mode) -> SinkContext {
         on_schema_change: OnSchemaChange::Fail,
         allow_lossy: vec![],
         may_decide: false,
+        beside: Vec::new(),
     }
 }
 

@@ -11,6 +11,9 @@ fn existing(unique: &[&[&str]], referenced: &[&str]) -> Existing {
         unique: unique.iter().map(|columns| owned(columns)).collect(),
         referenced: if referenced.is_empty() { vec![] } else { vec![(owned(referenced), "other".into())] },
         refers_to_itself: false,
+        refers_to: vec![],
+        unique_count: 0,
+        refuses: false,
     }
 }
 

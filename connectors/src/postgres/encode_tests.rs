@@ -7,7 +7,6 @@ use arrow::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::postgres::write_types::map;
 
 fn target(name: &str, pg: PgType) -> Target {
     Target { name: name.into(), source: 0, pg, sql: "its type".into(), nullable: true, key: false }
@@ -270,77 +269,4 @@ proptest! {
         let expected = if scale == 0 { format!("{expected}.{}", "0".repeat(30)) } else { format!("{expected}{}", "0".repeat(30)) };
         prop_assert_eq!(written, expected);
     }
-}
-
-/// Not a test: prints how fast rows like TPC-H's lineitem are encoded, on one core. `-- --ignored --nocapture lineitem`.
-#[test]
-#[ignore = "a measurement"]
-fn lineitem_is_encoded_at_a_speed_worth_printing() {
-    const ROWS: usize = 8192;
-    let number = |index: usize| i64::try_from(index).expect("small");
-    let money = |factor: i128| -> ArrayRef {
-        let values = (0..ROWS).map(|index| i128::from(number(index)) * factor % 10_000_000);
-        Arc::new(Decimal128Array::from_iter_values(values).with_precision_and_scale(15, 2).expect("decimal"))
-    };
-    let text =
-        |words: &[&str]| -> ArrayRef { Arc::new(StringViewArray::from_iter_values((0..ROWS).map(|index| words[index % words.len()]))) };
-    let date = |from: i32| -> ArrayRef {
-        Arc::new(Date32Array::from_iter_values((0..ROWS).map(|index| from + i32::try_from(index % 2500).expect("small"))))
-    };
-    let columns: Vec<(String, ArrayRef)> = vec![
-        Arc::new(Int64Array::from_iter_values((0..ROWS).map(number))) as ArrayRef,
-        Arc::new(Int64Array::from_iter_values((0..ROWS).map(|index| number(index) * 7919 % 200_000))),
-        Arc::new(Int64Array::from_iter_values((0..ROWS).map(|index| number(index) % 10_000))),
-        Arc::new(Int32Array::from_iter_values((0..ROWS).map(|index| i32::try_from(index % 7).expect("small")))),
-        money(100),
-        money(91_013),
-        money(1),
-        money(3),
-        text(&["A", "N", "R"]),
-        text(&["O", "F"]),
-        date(8036),
-        date(8050),
-        date(8100),
-        text(&["DELIVER IN PERSON", "COLLECT COD", "NONE", "TAKE BACK RETURN"]),
-        text(&["TRUCK", "MAIL", "REG AIR", "AIR", "FOB", "RAIL", "SHIP"]),
-        text(&[
-            "egular courts above the",
-            "ly final dependencies: slyly bold ",
-            "riously. regular, express dep",
-            "lites. fluffily even de",
-        ]),
-    ]
-    .into_iter()
-    .enumerate()
-    .map(|(index, array)| (format!("c{index}"), array))
-    .collect();
-    let batch = RecordBatch::try_from_iter(columns).expect("a batch");
-    let schema = batch.schema();
-    let targets = schema.fields().iter().enumerate().map(|(source, field)| {
-        let mapped = map(field).expect("mapped");
-        Target { name: field.name().clone(), source, pg: mapped.pg, sql: mapped.sql, nullable: true, key: false }
-    });
-    let encoder = Encoder::new("out", targets.collect());
-    let (mut out, mut bytes, mut written) = (Vec::new(), 0, 0);
-    let started = std::time::Instant::now();
-    while written < 6_001_215 {
-        let mut rows = encoder.rows(&batch).expect("prepared");
-        loop {
-            let count = rows.write(&mut out, 256 << 10);
-            written += count;
-            if count == 0 {
-                break;
-            }
-            bytes += out.len();
-            out.clear();
-        }
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    #[expect(clippy::cast_precision_loss, reason = "a measurement")]
-    let (millions, megabytes) = (written as f64 / 1e6, bytes as f64 / 1e6);
-    println!(
-        "{millions:.1} M rows, {megabytes:.0} MB in {seconds:.2} s: {:.2} M rows/s, {:.0} MB/s",
-        millions / seconds,
-        megabytes / seconds
-    );
 }

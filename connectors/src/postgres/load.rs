@@ -6,7 +6,7 @@
 //! | exists, and the load may decide | the open transaction: the table itself, or a temporary table that is applied at seal | ledger row and commit |
 //! | exists | a table of its own beside it | apply, ledger row and drop, in one transaction |
 //!
-//! How rows get there is `copy.rs`, which statements a mode needs `apply.rs`, the ledger `ledger.rs`.
+//! How rows get there is `copy.rs`, which statements a mode needs `apply.rs`, what makes a table `ddl.rs`, the ledger `ledger.rs`.
 
 use std::{fmt, sync::Arc};
 
@@ -29,11 +29,12 @@ use super::{
     apply::Apply,
     connect::{Pool, Session, application_name},
     copy::{Copy, Taken},
+    ddl::{add_columns, add_key, add_versions, create_table},
     encode::{Encoder, Target},
     failed::Doing,
     ledger::{Entry, Ledger, Outcome},
     name::TableName,
-    table::{self, Column, Existing, Fills, Fit, IS_CURRENT, Rules, VALID_FROM, VALID_TO, by_key},
+    table::{self, Column, Existing, Fills, Fit, Rules, Trial, by_key},
 };
 use crate::{
     Load, Published, Sealed,
@@ -105,6 +106,8 @@ pub struct Start<'a> {
     pub may_decide: bool,
     /// Connections at most, where several are of use.
     pub parallel: usize,
+    /// True where the rows that a foreign key of the table refers to may come with the same run.
+    pub parents_beside: bool,
 }
 
 impl State {
@@ -149,40 +152,6 @@ fn fnv(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-/// The statement that makes a new table.
-pub fn create_table(name: &str, columns: &[(String, String)]) -> String {
-    let columns: Vec<_> = columns.iter().map(|(column, sql)| format!("{} {sql}", identifier(column))).collect();
-    format!("create table {name} ({})", columns.join(", "))
-}
-
-/// The statement that adds the columns of versions to a table of which every row is current.
-pub fn add_versions(name: &str, started: &str) -> String {
-    let [from, to, current] = [VALID_FROM, VALID_TO, IS_CURRENT].map(identifier);
-    format!(
-        "alter table {name} add column {from} timestamp with time zone not null default {}, add column {to} timestamp with time zone, \
-         add column {current} boolean not null default true; \
-         alter table {name} alter column {from} drop default, alter column {current} drop default",
-        literal(started)
-    )
-}
-
-/// The statement that gives a new table the index its mode goes by.
-pub fn add_key(name: &str, mode: Mode, key: &[String]) -> Option<String> {
-    let columns = identifiers(key);
-    match mode {
-        Mode::Merge => Some(format!("alter table {name} add primary key ({columns})")),
-        Mode::DeleteInsert => Some(format!("create index on {name} ({columns})")),
-        Mode::Snapshot => Some(format!("create unique index on {name} ({columns}, {})", identifier(VALID_FROM))),
-        Mode::Append | Mode::Replace => None,
-    }
-}
-
-/// The statement that adds columns to a table.
-pub fn add_columns<'a>(name: &str, columns: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-    let adds: Vec<_> = columns.into_iter().map(|(column, sql)| format!("add column {} {sql}", identifier(column))).collect();
-    format!("alter table {name} {}", adds.join(", "))
-}
-
 /// What is open or known only in this process.
 #[derive(Debug, Default)]
 struct Inner {
@@ -204,6 +173,8 @@ pub struct PostgresLoad {
     parallel: usize,
     /// True where one COPY has to carry all rows: foreign keys within the table are checked at its end.
     whole: bool,
+    /// Whether, and how, the table's own rules are asked about staged rows before anything is decided.
+    trial: Trial,
     inner: Mutex<Inner>,
 }
 
@@ -251,6 +222,7 @@ impl PostgresLoad {
             encoder,
             parallel: start.parallel.max(1),
             whole: way == Way::Direct && existing.is_some_and(|existing| existing.refers_to_itself),
+            trial: existing.filter(|_| way == Way::Stage).map_or(Trial::Needless, |existing| existing.trial(rules, start.parents_beside)),
             inner: Mutex::default(),
         }
     }
@@ -261,7 +233,7 @@ impl PostgresLoad {
             .map_err(|error| Error::weir("postgres-state", "the state of a load into Postgres cannot be read").because(error))?;
         let inner = Inner { staged: true, ..Inner::default() };
         let rows = Arc::new(Schema::empty());
-        Ok(Self { cx: cx.clone(), state, rows, encoder: None, parallel: 1, whole: true, inner: Mutex::new(inner) })
+        Ok(Self { cx: cx.clone(), state, rows, encoder: None, parallel: 1, whole: true, trial: Trial::Needless, inner: Mutex::new(inner) })
     }
 
     async fn pool(&self) -> Result<Arc<Pool>> {
@@ -403,12 +375,29 @@ impl PostgresLoad {
         session.commit(&doing).await
     }
 
+    /// Brings staged rows into the table and takes them back: after the decision it would be too late for what the table has against them.
+    async fn try_stage(&self) -> Result<()> {
+        if self.trial == Trial::Needless {
+            return Ok(());
+        }
+        let mut session = self.begin().await?;
+        let tried = async {
+            self.apply(&mut session, &self.state.stage().sql()).await?;
+            session.execute("set constraints all immediate", &self.doing()).await
+        };
+        let tried = tried.await;
+        session.rollback().await;
+        match tried {
+            Err(error) if error.code == "foreign-key" && self.trial == Trial::ButForeignKeys => Ok(()),
+            tried => tried.map(|_| ()),
+        }
+    }
+
     /// Brings staged rows into the table as it stands now.
     async fn apply(&self, session: &mut Session, stage: &str) -> Result<()> {
         let (name, doing) = (self.state.name(), self.doing());
         let gone = |what: String| {
-            Error::user("table-changed", format!("table \"{name}\" changed while this run went on: {what}"))
-                .help("run again; nothing was published")
+            Error::user("table-changed", format!("table \"{name}\" changed while this run went on: {what}")).help("run again")
         };
         let mut existing = table::look(session, &name).await?.ok_or_else(|| gone("it was dropped".into()))?;
         let mut adds = Vec::new();
@@ -460,7 +449,7 @@ impl PostgresLoad {
         }
         if table::look(&mut session, &stage).await?.is_none() {
             let message = format!("the staged rows of run {} for table \"{name}\" are gone: somebody dropped \"{stage}\"", self.state.run);
-            return Err(Error::user("stage-lost", message).help("run again; nothing was published"));
+            return Err(Error::user("stage-lost", message).help("run again"));
         }
         let renames = self.state.way == Way::New && table::look(&mut session, &name).await?.is_none();
         if renames {
@@ -508,7 +497,7 @@ impl PostgresLoad {
 
     fn settled(&self) -> Error {
         let message = format!("run {} was settled as never published to table \"{}\"", self.state.run, self.state.name());
-        Error::system("load-settled", message).help("run again; nothing was published")
+        Error::system("load-settled", message).help("run again")
     }
 
     /// Publishes the open transaction.
@@ -572,7 +561,10 @@ impl Load for PostgresLoad {
             return Err(Error::weir("postgres-state", "a load is sealed after its rows were written"));
         }
         match self.state.way {
-            Way::New | Way::Stage => self.seal_stage().await?,
+            Way::New | Way::Stage => {
+                self.seal_stage().await?;
+                self.try_stage().await?;
+            }
             Way::Direct => {}
             Way::Held => {
                 // Taken out: a transaction in which something failed is rolled back by being dropped.
@@ -624,8 +616,13 @@ impl Load for PostgresLoad {
             let mut session = self.begin().await?;
             self.end_others(&mut session).await?;
             if !self.state.decides() {
-                let doing = format!("remove the stage of table \"{}\"", self.state.name());
-                session.execute(&format!("drop table if exists {}", self.state.stage().sql()), &doing).await?;
+                let (stage, doing) = (self.state.stage(), format!("remove the stage of table \"{}\"", self.state.name()));
+                let there = "select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+                             where n.nspname = $1 and c.relname = $2";
+                // Whoever may not use the schema has made nothing there, and may not ask to drop it either.
+                if !session.fetch(there, &[&self.state.schema, &stage.table], &doing).await?.is_empty() {
+                    session.execute(&format!("drop table if exists {}", stage.sql()), &doing).await?;
+                }
             }
             session.commit("discard a load").await
         })

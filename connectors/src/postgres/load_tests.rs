@@ -153,6 +153,7 @@ fn cx(run: &Arc<RunContext>, mode: Mode, may_decide: bool) -> SinkContext {
         on_schema_change: OnSchemaChange::Fail,
         allow_lossy: vec![],
         may_decide,
+        beside: Vec::new(),
     }
 }
 

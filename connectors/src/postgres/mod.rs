@@ -14,6 +14,7 @@ use weir_pipelines::{Diagnostic, Diagnostics, Settings, units::duration};
 mod apply;
 pub mod connect;
 mod copy;
+mod ddl;
 mod decode;
 mod encode;
 pub mod failed;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use chrono::SecondsFormat;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sqlx::Row;
@@ -23,9 +24,10 @@ use weir_pipelines::{Diagnostic, Mode};
 
 use super::{
     connect::{Pool, Session, application_name},
+    ddl::{add_columns, add_key, add_versions, create_table},
     failed::Doing,
     ledger::Ledger,
-    load::{PostgresLoad, Start, add_columns, add_key, create_table},
+    load::{PostgresLoad, Start},
     name::TableName,
     table::{self, Existing, Fit, Rules, by_key},
     write_types::{self, RowColumn},
@@ -90,6 +92,7 @@ pub const SINK: SinkKind = SinkKind {
         if wrong.is_empty() { Ok(Arc::new(sink)) } else { Err(wrong) }
     },
     types: write_types::type_table,
+    column: |field| write_types::map(field).map(|mapped| (mapped.sql, mapped.loss.is_none())),
     resume: |state, cx| Ok(Arc::new(PostgresLoad::resume(state, cx)?)),
 };
 
@@ -189,7 +192,11 @@ impl Sink for PostgresSink {
         let typed = |columns: &[table::Column]| columns.iter().map(|column| (column.name.clone(), column.sql.clone())).collect::<Vec<_>>();
         match &existing {
             None => {
-                steps.push(create_table(&sql, &typed(&fit.table)));
+                let staged: Vec<_> = fit.written.iter().map(|(column, _)| (column.name.clone(), column.sql.clone())).collect();
+                steps.push(create_table(&sql, &staged));
+                if cx.mode == Mode::Snapshot {
+                    steps.push(add_versions(&sql, &cx.run.started_at.to_rfc3339_opts(SecondsFormat::Micros, true)));
+                }
                 steps.extend(self.primary_key.then(|| add_key(&sql, cx.mode, &cx.key)).flatten());
             }
             Some(_) if !fit.added.is_empty() => {
@@ -238,6 +245,10 @@ impl Sink for PostgresSink {
             keyed: self.primary_key && by_key(cx.mode),
             may_decide: cx.may_decide,
             parallel: self.parallel.unwrap_or(cx.run.partitions),
+            parents_beside: existing.iter().flat_map(|existing| &existing.refers_to).any(|parent| {
+                let parent = destination(&self.connection, parent);
+                cx.beside.contains(&parent)
+            }),
         };
         Ok(Arc::new(PostgresLoad::new(&cx.run, rows, &start)))
     }

@@ -36,6 +36,7 @@ fn cx(mode: Mode) -> SinkContext {
         on_schema_change: OnSchemaChange::Fail,
         allow_lossy: vec![],
         may_decide: true,
+        beside: Vec::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session as DataFusionSession, TableProvider},
@@ -93,7 +93,9 @@ impl Input {
         match self.origins[index] {
             Origin::Server(column) => {
                 let column = &self.columns[column];
-                (column.field.data_type() == self.schema.field(index).data_type()).then_some(column)
+                // The server's infinity is a null here: it would answer for another value than DataFusion sees.
+                let shifts = self.infinity == Infinity::Null && may_be_infinite(column.field.data_type());
+                (!shifts && column.field.data_type() == self.schema.field(index).data_type()).then_some(column)
             }
             _ => None,
         }
@@ -127,6 +129,15 @@ impl Input {
     }
 }
 
+fn may_be_infinite(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Date32 | DataType::Timestamp(..) | DataType::Interval(_) => true,
+        DataType::List(item) => may_be_infinite(item.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| may_be_infinite(field.data_type())),
+        _ => false,
+    }
+}
+
 /// What was learnt of a table or a query.
 struct Learnt {
     what: String,
@@ -135,8 +146,6 @@ struct Learnt {
     columns: Vec<Column>,
     pages: Option<u64>,
     rows: Option<u64>,
-    /// The columns of its primary key.
-    key: Vec<String>,
 }
 
 /// Connects, learns the columns, and returns the rows as a table.
@@ -152,7 +161,7 @@ pub(super) async fn open(settings: &PostgresSource, cx: &SourceContext) -> Resul
     session.rollback().await;
     let (schema, origins) = columns(&learnt, cx)?;
     let cursor = match &cx.incremental {
-        Some(incremental) => Some(Arc::new(cursor(incremental, &learnt, &schema, cx)?)),
+        Some(incremental) => Some(Arc::new(cursor(incremental, &schema, cx)?)),
         None => None,
     };
     let read = Arc::new(ReadCount::default());
@@ -176,12 +185,11 @@ pub(super) async fn open(settings: &PostgresSource, cx: &SourceContext) -> Resul
     Ok(Opened { table: Arc::new(PostgresTable(Arc::new(input))), advance, read })
 }
 
-/// A row's place in the reading is told by the primary key where there is one, else by the whole row.
-fn cursor(incremental: &weir_pipelines::Incremental, learnt: &Learnt, schema: &SchemaRef, cx: &SourceContext) -> Result<CursorReader> {
+fn cursor(incremental: &weir_pipelines::Incremental, schema: &SchemaRef, cx: &SourceContext) -> Result<CursorReader> {
     let coordinates = if cx.coordinates { Coordinates::fields().len() } else { 0 };
     let data = schema.fields().len() - coordinates;
     let own = Schema::new(schema.fields()[..data].to_vec());
-    CursorReader::new(incremental, &own, &learnt.key, &cx.seen)
+    CursorReader::new(incremental, &own, &cx.seen)
 }
 
 async fn learn_table(session: &mut Session, connection: &str, name: &TableName, numeric: Numeric) -> Result<Learnt> {
@@ -242,15 +250,6 @@ async fn learn_table(session: &mut Session, connection: &str, name: &TableName, 
     let types = Types::learn(session, described.iter().map(|column| column.oid), &doing).await?;
     let columns: Vec<Column> = described.into_iter().map(|column| column.read(&types, numeric)).collect();
 
-    let key = session
-        .fetch(
-            "select a.attname::text from pg_catalog.pg_index i join pg_catalog.pg_attribute a \
-             on a.attrelid = i.indrelid and a.attnum = any (i.indkey) where i.indrelid = $1::oid and i.indisprimary order by a.attnum",
-            &[&relation],
-            &doing,
-        )
-        .await?;
-    let key = key.iter().map(|row| row.try_get(0).doing(&doing)).collect::<Result<_>>()?;
     let pages = match relkind.as_str() {
         _ if session.pool().server().version < RANGES_SINCE => None,
         "r" | "m" if method == "heap" && !inherited => {
@@ -277,7 +276,7 @@ async fn learn_table(session: &mut Session, connection: &str, name: &TableName, 
     let list = columns.iter().map(|column| quote::identifier(&column.name)).collect::<Vec<_>>().join(", ");
     session.execute(&format!("select {list} from {from} limit 0"), &doing).await?;
     let place = format!("{connection}.{name}");
-    Ok(Learnt { what, place, from, columns, pages, rows: rows.and_then(|rows| u64::try_from(rows).ok()), key })
+    Ok(Learnt { what, place, from, columns, pages, rows: rows.and_then(|rows| u64::try_from(rows).ok()) })
 }
 
 /// Says that there is no such table, and which one may be meant.
@@ -356,7 +355,7 @@ async fn learn_query(session: &mut Session, connection: &str, query: &str, numer
     }
     let types = Types::learn(session, described.iter().map(|column| column.oid), &doing).await?;
     let columns = described.into_iter().map(|column| column.read(&types, numeric)).collect();
-    Ok(Learnt { what, place: format!("{connection} (query)"), from, columns, pages: None, rows: None, key: Vec::new() })
+    Ok(Learnt { what, place: format!("{connection} (query)"), from, columns, pages: None, rows: None })
 }
 
 /// A column as the server describes it.

@@ -60,6 +60,37 @@ pub struct Existing {
     pub referenced: Vec<(Vec<String>, String)>,
     /// True where a foreign key refers to the table itself.
     pub refers_to_itself: bool,
+    /// The other tables that its own foreign keys refer to.
+    pub refers_to: Vec<TableName>,
+    /// How many unique indexes it has, those that `on conflict` cannot name too.
+    pub unique_count: i64,
+    /// True where a check, a foreign key, an exclusion, a trigger, a rule, a policy or a partition's bounds may refuse a row.
+    pub refuses: bool,
+}
+
+/// What a table may have against rows that are staged beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial {
+    /// Nothing that staging and sealing do not find.
+    Needless,
+    /// Constraints, triggers, partitions.
+    All,
+    /// The same; a row that a foreign key misses may come with the run.
+    ButForeignKeys,
+}
+
+impl Existing {
+    /// How to ask the table about staged rows that fit its columns and, where the mode wants it, have a key each. `parents_beside`: a row
+    /// that a foreign key refers to may come with the same run.
+    pub fn trial(&self, rules: &Rules, parents_beside: bool) -> Trial {
+        let by_key = |unique: &&Vec<String>| unique.len() == rules.key.len() && unique.iter().all(|column| rules.key.contains(column));
+        let merged = if rules.mode == Mode::Merge { self.unique.iter().filter(by_key).count() } else { 0 };
+        match self.refuses || usize::try_from(self.unique_count).is_ok_and(|count| count > merged) {
+            false => Trial::Needless,
+            true if parents_beside => Trial::ButForeignKeys,
+            true => Trial::All,
+        }
+    }
 }
 
 /// What a sink's author decided.
@@ -133,6 +164,21 @@ where f.contype = 'f' and f.confrelid = $1::oid and f.conparentid = 0
 group by f.oid, f.conrelid, f.confrelid
 order by f.oid";
 
+const REFUSES: &str = "
+select exists (select from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype in ('c', 'f', 't', 'x'))
+    or exists (select from pg_catalog.pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal and t.tgenabled <> 'D')
+    or exists (select from pg_catalog.pg_rewrite r where r.ev_class = c.oid)
+    or c.relrowsecurity or c.relkind = 'p',
+  (select count(*) from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisunique)
+from pg_catalog.pg_class c where c.oid = $1::oid";
+
+const REFERS: &str = "
+select distinct n.nspname::text, c.relname::text
+from pg_catalog.pg_constraint f
+join pg_catalog.pg_class c on c.oid = f.confrelid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where f.contype = 'f' and f.conrelid = $1::oid and f.confrelid <> f.conrelid";
+
 /// Looks at a table. None where it does not exist; fails with Blame::User for what is no table that can be loaded.
 pub async fn look(session: &mut Session, name: &TableName) -> Result<Option<Existing>> {
     let doing = &format!("look at table \"{name}\"");
@@ -170,7 +216,15 @@ pub async fn look(session: &mut Session, name: &TableName) -> Result<Option<Exis
             referenced.push((row.try_get(0).doing(doing)?, row.try_get(2).doing(doing)?));
         }
     }
-    Ok(Some(Existing { columns, unique, referenced, refers_to_itself }))
+    let mut refers_to = Vec::new();
+    for row in session.fetch(REFERS, &[&oid], doing).await? {
+        refers_to.push(TableName { schema: row.try_get(0).doing(doing)?, table: row.try_get(1).doing(doing)? });
+    }
+    let (mut refuses, mut unique_count) = (false, 0);
+    for row in session.fetch(REFUSES, &[&oid], doing).await? {
+        (refuses, unique_count) = (row.try_get(0).doing(doing)?, row.try_get(1).doing(doing)?);
+    }
+    Ok(Some(Existing { columns, unique, referenced, refers_to_itself, refers_to, unique_count, refuses }))
 }
 
 fn column(row: &sqlx::postgres::PgRow) -> sqlx::Result<Column> {

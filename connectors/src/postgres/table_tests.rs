@@ -16,7 +16,7 @@ fn column(name: &str, pg: PgType, sql: &str) -> Column {
 
 fn existing() -> Existing {
     let columns = vec![column("id", PgType::Int8, "bigint"), column("name", PgType::Text(None), "text")];
-    Existing { columns, unique: vec![], referenced: vec![], refers_to_itself: false }
+    Existing { columns, unique: vec![], referenced: vec![], refers_to_itself: false, refers_to: vec![], unique_count: 0, refuses: false }
 }
 
 fn schema(columns: &[(&str, DataType)]) -> Schema {

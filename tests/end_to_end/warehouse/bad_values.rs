@@ -222,3 +222,59 @@ fn a_sink_that_fails_keeps_every_other_sink_from_publishing() {
         assert!(crate::lake::tables(&warehouse.project.path(".weir/lake")).is_empty());
     }
 }
+
+#[test]
+fn what_a_second_postgres_table_has_against_its_rows_keeps_the_first_from_publishing() {
+    let Some(warehouse) = Warehouse::fresh(Kind::Postgres) else { return };
+    warehouse.db.execute(&[
+        "create table first (id bigint, name text)",
+        "create table second (id bigint primary key, name text check (name <> 'bad'))",
+        "insert into second values (2, 'old')",
+    ]);
+    let both = |csv: &str| {
+        warehouse.load("first", "append", csv);
+        let pipeline = std::fs::read_to_string(warehouse.project.path("pipeline.toml")).unwrap();
+        let lake = "[sink.lake]\nfrom = \"rows\"\n[sink.lake.lake]\ntable = \"out.rows\"\n";
+        warehouse.project.write("pipeline.toml", pipeline + &warehouse.sink("other", "rows", "second", "append") + lake);
+    };
+    both("id,name\n1,a\n2,b\n");
+    warehouse.fails(
+        1,
+        "error[duplicate-key]: step \"other\": cannot load table \"public.second\": a row with the key (id)=(2) is there already",
+    );
+    both("id,name\n1,a\n3,bad\n");
+    warehouse.fails(1, "error[check-failed]: step \"other\": cannot load table \"public.second\": new row for relation \"second\" violates check constraint \"second_name_check\"");
+    assert_eq!((warehouse.rows("first"), warehouse.rows("second")), (String::new(), "2,old".to_owned()));
+    assert!(crate::lake::tables(&warehouse.project.path(".weir/lake")).is_empty());
+    both("id,name\n1,a\n3,c\n");
+    warehouse.runs();
+    assert_eq!(
+        (warehouse.rows("first"), warehouse.columns("id, name", "second order by id")),
+        ("1,a 3,c".to_owned(), "1,a 2,old 3,c".to_owned())
+    );
+}
+
+#[test]
+fn a_parent_and_its_children_may_come_in_one_run() {
+    let Some(warehouse) = Warehouse::fresh(Kind::Postgres) else { return };
+    warehouse.db.execute(&[
+        "create table parents (id bigint primary key, name text)",
+        "create table children (id bigint references parents, name text)",
+        "create table strangers (id bigint references parents, name text)",
+    ]);
+    warehouse.load("parents", "append", "id,name\n1,a\n2,b\n");
+    let pipeline = std::fs::read_to_string(warehouse.project.path("pipeline.toml")).unwrap();
+    warehouse.project.write("pipeline.toml", pipeline + &warehouse.sink("children", "rows", "children", "append"));
+    warehouse.runs();
+    assert_eq!((warehouse.rows("parents"), warehouse.rows("children")), ("1,a 2,b".to_owned(), "1,a 2,b".to_owned()));
+    // A parent that does not come with the run is missed before anything is published.
+    warehouse.db.execute(&["create table first (id bigint, name text)"]);
+    warehouse.load("first", "append", "id,name\n1,a\n7,x\n");
+    let pipeline = std::fs::read_to_string(warehouse.project.path("pipeline.toml")).unwrap();
+    warehouse.project.write("pipeline.toml", pipeline + &warehouse.sink("strangers", "rows", "strangers", "append"));
+    let outcome = warehouse.run();
+    assert_eq!(outcome.code, 1, "{outcome}");
+    outcome.says(&["error[foreign-key]: step \"strangers\": cannot load table \"public.strangers\""]);
+    warehouse.tidy();
+    assert_eq!(warehouse.rows("first"), "");
+}

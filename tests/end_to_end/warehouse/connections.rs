@@ -167,6 +167,7 @@ fn privileges_that_are_missing_are_named() {
     let told =
         warehouse.fails(1, "error[no-privilege]: step \"out\": cannot make \"closed.weir_load\": permission denied for schema closed");
     told.says(&["let the schema's owner make the ledger: create schema if not exists \"closed\"; create table if not exists \"closed\".\"weir_load\""]);
+    assert!(!told.stderr.contains("could not be removed"), "{told}");
 }
 
 /// A role that goes with its test.

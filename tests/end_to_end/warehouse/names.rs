@@ -10,7 +10,7 @@ const NAMES: [&str; 9] = [
     "has spaces",
     "MixedCase",
     "dotted.name",
-    "it's",
+    "it's \\ back\\slashed",
     "größe 漢字",
     "select",
 ];
@@ -21,11 +21,6 @@ fn sql(kind: Kind, name: &str) -> String {
         Kind::Postgres => format!("\"{}\"", name.replace('"', "\"\"")),
         Kind::Clickhouse => format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`")),
     }
-}
-
-/// As the setting `table` takes a name that has dots in it.
-fn setting(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 fn as_toml(text: &str) -> String {
@@ -54,7 +49,7 @@ fn tables_and_columns_are_what_they_are_called() {
                     format!(
                         "weir = 1\nname = \"names\"\n[source.rows.file]\npath = \"rows.csv\"\n[sink.out]\nfrom = \"rows\"\nmode = \"{mode}\"\n{more}\n\
                          [sink.out.{kind}]\nconnection = \"wh\"\ntable = {}\n",
-                        as_toml(&setting(name))
+                        as_toml(&sql(warehouse.kind, name))
                     ),
                 );
                 warehouse.runs();
@@ -73,7 +68,7 @@ fn tables_and_columns_are_what_they_are_called() {
                         format!(
                             "weir = 1\nname = \"names\"\n[source.rows.file]\npath = \"rows.csv\"\n[sink.out]\nfrom = \"rows\"\nmode = \"{mode}\"\nkey = [{key}]\n\
                              [sink.out.{kind}]\nconnection = \"wh\"\ntable = {}\n",
-                            as_toml(&setting(&table))
+                            as_toml(&sql(warehouse.kind, &table))
                         ),
                     );
                     warehouse.runs();
@@ -89,7 +84,7 @@ fn tables_and_columns_are_what_they_are_called() {
                 format!(
                     "weir = 1\nname = \"back\"\n[source.rows.{kind}]\nconnection = \"wh\"\ntable = {}\n[transform.some]\nsql = {}\n\
                      [sink.lake]\nfrom = \"some\"\nmode = \"replace\"\n[sink.lake.lake]\ntable = \"back.rows\"\n",
-                    as_toml(&setting(name)),
+                    as_toml(&sql(warehouse.kind, name)),
                     as_toml(&format!("select id, \"{0}\" as value from rows where \"{0}\" <> 'd'", name.replace('"', "\"\""))),
                 ),
             );
@@ -106,7 +101,7 @@ fn a_schema_is_what_it_is_called() {
     warehouse.table("x", "(1, 'bystander')");
     for name in NAMES {
         let schema = format!("in {name}");
-        warehouse.load(&format!("{}.{}", setting(&schema), setting(name)), "append", "id,name\n1,a\n");
+        warehouse.load(&format!("{}.{}", sql(warehouse.kind, &schema), sql(warehouse.kind, name)), "append", "id,name\n1,a\n");
         warehouse.runs();
         warehouse.runs();
         let table = format!("{}.{}", sql(Kind::Postgres, &schema), sql(Kind::Postgres, name));

@@ -147,6 +147,56 @@ fn a_cursor_with_lag_brings_each_row_once_and_late_ones_too() {
 }
 
 #[test]
+fn a_change_that_leaves_the_cursor_alone_is_brought_too_and_a_full_refresh_brings_everything() {
+    for kind in BOTH {
+        let Some(warehouse) = Warehouse::fresh(kind) else { return };
+        let make = warehouse.pick(
+            "create table rows (id bigint primary key, day date, state text)",
+            "create table rows (id Int64, day Date32, state String) engine = MergeTree order by id",
+        );
+        let change = warehouse.pick(
+            "update rows set state = 'paid' where id = 2",
+            "alter table rows update state = 'paid' where id = 2 settings mutations_sync = 2",
+        );
+        warehouse.db.execute(&[make, "insert into rows values (1, '2024-05-04', 'paid'), (2, '2024-05-05', 'open')"]);
+        warehouse.read("table = \"rows\"", "incremental = { cursor = \"day\" }", "select id, state from rows");
+        assert_eq!(warehouse.project.run(&["read.toml"])["rows_loaded"], 2);
+        // The same row on the same day: only its content says that it is another.
+        warehouse.db.execute(&[change]);
+        assert_eq!(warehouse.project.run(&["read.toml"])["rows_loaded"], 1);
+        assert_eq!(warehouse.project.run(&["read.toml"])["rows_loaded"], 0);
+        assert_eq!(warehouse.in_lake("id, state"), "1,paid 2,open 2,paid");
+        let again = warehouse.project.run(&["read.toml", "--full-refresh"]);
+        assert_eq!(again["rows_loaded"], 2);
+        assert_eq!(warehouse.project.run(&["read.toml"])["rows_loaded"], 0);
+        assert_eq!(warehouse.in_lake("id, state"), "1,paid 1,paid 2,open 2,paid 2,paid");
+    }
+}
+
+#[test]
+fn an_infinity_that_is_read_as_null_is_found_as_null() {
+    let Some(warehouse) = Warehouse::fresh(Kind::Postgres) else { return };
+    warehouse.db.execute(&[
+        "create table rows (id bigint, at timestamptz, day date)",
+        "insert into rows values (1, 'infinity', '-infinity'), (2, null, null), (3, '2024-05-05 08:00:00+00', '2024-05-05')",
+    ]);
+    for (condition, ids) in [
+        ("at is null", "1 2"),
+        ("at is not null", "3"),
+        ("at > timestamp '2000-01-01'", "3"),
+        ("day is null", "1 2"),
+        ("day < date '2030-01-01'", "3"),
+        ("id < 3 and at is null", "1 2"),
+    ] {
+        let sql = format!("select id from rows where {condition}");
+        warehouse.read("table = \"rows\"\ninfinity = \"null\"", "", &sql);
+        warehouse.project.run(&["read.toml"]);
+        assert_eq!(warehouse.in_lake("id"), ids, "{condition}");
+        std::fs::remove_dir_all(warehouse.project.path(".weir/lake")).unwrap();
+    }
+}
+
+#[test]
 fn a_failed_run_leaves_the_cursor_where_it_was() {
     for kind in BOTH {
         let Some(warehouse) = Warehouse::fresh(kind) else { return };

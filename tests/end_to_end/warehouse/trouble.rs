@@ -282,3 +282,43 @@ fn ctrl_c_in_the_middle_of_the_rows_leaves_nothing() {
         assert_eq!(warehouse.columns("count(*)", "rows"), (ROWS + 1).to_string());
     }
 }
+
+#[test]
+fn sigterm_while_another_session_has_the_table_locked_is_heard_at_once() {
+    let Some(warehouse) = Warehouse::fresh(Kind::Postgres) else { return };
+    warehouse.table("rows", "(1, 'old')");
+    warehouse.load("rows", "replace", "id,name\n2,new\n");
+    // Whoever looks on has a client of its own: the other's waits.
+    let Some(onlooker) = crate::servers::fresh_database(Kind::Postgres) else { return };
+    let name = &warehouse.db.name;
+    std::thread::scope(|scope| {
+        let locker = scope.spawn(|| {
+            let sql = "do $$ begin lock table rows in access exclusive mode; perform pg_sleep(60); end $$";
+            warehouse.db.execute(&[sql]);
+        });
+        let waits = |how: &str| {
+            let sql = format!("select count(*) as n from pg_stat_activity where datname = '{name}' and {how}");
+            for _ in 0..200 {
+                if onlooker.value(&sql) != "0" {
+                    return;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            panic!("nobody waits: {how}");
+        };
+        waits("wait_event = 'PgSleep'");
+        let run = warehouse.project.start(&["run", "pipeline.toml"]);
+        waits("wait_event_type = 'Lock' and application_name like 'weir %'");
+        run.signal("TERM");
+        let outcome = run.wait(std::time::Duration::from_secs(15));
+        assert_eq!(outcome.code, 130, "{outcome}");
+        onlooker.value(&format!(
+            "select pg_terminate_backend(pid) as ended from pg_stat_activity where wait_event = 'PgSleep' and datname = '{name}'"
+        ));
+        assert!(locker.join().is_err(), "its session was ended");
+    });
+    warehouse.tidy();
+    assert_eq!(warehouse.rows("rows"), "1,old");
+    warehouse.runs();
+    assert_eq!(warehouse.rows("rows"), "2,new");
+}

@@ -113,8 +113,10 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     log(&cli.global, environment.get("RUST_LOG").map(String::as_str));
+    // Queries keep as many threads busy as there are processors, for seconds without a pause: two more answer sockets, timers and signals.
+    let workers = std::thread::available_parallelism().map_or(1, usize::from) + 2;
     // Planning a deep query is recursive; the stacks of worker threads are as large as the main thread's.
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(8 << 20).build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().thread_stack_size(8 << 20).build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -16,6 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   weir run flights                                        run it and show its account
   weir run flights --dry-run                              everything but publishing
+  weir run flights --full-refresh                         read incremental sources from their start
   weir run flights --set source.flights.file.path=new.csv
   weir run flights --profile prod --json | jq .rows_loaded
 
@@ -36,6 +37,11 @@ pub struct Run {
     /// Do everything but publish, then discard what was staged
     #[arg(long)]
     dry_run: bool,
+    /// Read incremental sources from their start, as if no run had been: what they remember is replaced once this run has published
+    ///
+    /// A table that is loaded by append gains rows that it has already; merge, delete_insert and replace do not.
+    #[arg(long)]
+    full_refresh: bool,
 }
 
 impl Run {
@@ -57,7 +63,7 @@ impl Run {
         let progress = Arc::new(Progress::new(show));
         let watcher = progress.clone();
         let cancel = context.signals.work("stopping at the next batch; a second Ctrl-C ends at once");
-        let options = RunOptions { dry_run: self.dry_run };
+        let options = RunOptions { dry_run: self.dry_run, full_refresh: self.full_refresh };
         let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| watcher.take(&event));
         let result = weir_engine::run::run(&workspace, &pipeline, options, cancel, events).await;
         progress.finish();

@@ -17,6 +17,7 @@ fn context(folder: &Path, mode: Mode, run: &str) -> SinkContext {
         on_schema_change: OnSchemaChange::Fail,
         allow_lossy: Vec::new(),
         may_decide: false,
+        beside: Vec::new(),
     }
 }
 
