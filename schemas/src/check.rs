@@ -1,6 +1,6 @@
 //! From a batch to its violations: which rows break the contract, and why.
 //!
-//! The verdict is the `jsonschema` crate's on the row as JSON. What a cell is as JSON stands in `json`; which cells a contract sees:
+//! The verdict is the `jsonschema` crate's on the row as JSON; `judge` gets there by columns, and only rows that fail are explained one by one. What a cell is as JSON stands in `json`; which cells a contract sees:
 //!
 //! - A column is a property of its name. One that the contract does not name is a property too (`additionalProperties` sees it).
 //! - A column that the batch lacks is absent from every row: `required` fails, nothing else looks at it.
@@ -26,7 +26,7 @@ use crate::{
     arrow,
     contract::{Contract, reach},
     document::{Document, Place, escape},
-    json,
+    json, judge,
 };
 
 /// No more reasons than this are given for one row.
@@ -63,10 +63,12 @@ impl Contract {
     /// Checks every row of a batch. Columns that the contract does not name count as properties too.
     pub fn check(&self, batch: &RecordBatch) -> Verdict {
         let mut rows = Rows::new(batch, &self.rules);
+        let judged = judge::judge(self, &mut rows, batch.num_rows());
         let mut invalid: Vec<usize> = Vec::new();
         let mut violations = Vec::new();
-        for index in 0..batch.num_rows() {
+        for index in (!&judged).set_indices() {
             let row = rows.at(index);
+            // The last word is the crate's.
             if self.validator.is_valid(row) {
                 continue;
             }
@@ -186,16 +188,16 @@ fn sees<'a>(document: &Document<'a>, place: &Place<'a>, seen: &mut HashSet<Strin
 }
 
 /// One column of a batch as the contract sees it.
-struct Column<'a> {
-    field: &'a Field,
-    array: &'a dyn Array,
-    rule: &'a Rule,
+pub(crate) struct Column<'a> {
+    pub(crate) field: &'a Field,
+    pub(crate) array: &'a dyn Array,
+    pub(crate) rule: &'a Rule,
     /// Where a null means that the property is absent; none when it never does.
-    absent: Option<NullBuffer>,
+    pub(crate) absent: Option<NullBuffer>,
 }
 
 /// The rows of a batch as JSON, one at a time in an object that is used again.
-struct Rows<'a> {
+pub(crate) struct Rows<'a> {
     columns: Vec<Column<'a>>,
     /// One object per pattern of present columns, so that a value is put in its place without a look-up by name.
     shapes: HashMap<Vec<bool>, Value>,
@@ -203,7 +205,7 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn new(batch: &'a RecordBatch, rules: &'a Rules) -> Self {
+    pub(crate) fn new(batch: &'a RecordBatch, rules: &'a Rules) -> Self {
         let mut names = HashSet::new();
         let fields = batch.schema_ref().fields();
         let mut columns = Vec::with_capacity(fields.len());
@@ -221,7 +223,17 @@ impl<'a> Rows<'a> {
         Self { columns, shapes: HashMap::new(), present: Vec::new() }
     }
 
-    fn at(&mut self, row: usize) -> &Value {
+    /// The columns that the contract can see, in the order of their names.
+    pub(crate) fn columns(&self) -> &[Column<'a>] {
+        &self.columns
+    }
+
+    pub(crate) fn column(&self, name: &str) -> Option<&Column<'a>> {
+        self.columns.binary_search_by(|column| column.field.name().as_str().cmp(name)).ok().map(|at| &self.columns[at])
+    }
+
+    /// One row as the contract sees it.
+    pub(crate) fn at(&mut self, row: usize) -> &Value {
         let Self { columns, shapes, present } = self;
         present.clear();
         present.extend(columns.iter().map(|column| column.absent.as_ref().is_none_or(|nulls| nulls.is_valid(row))));

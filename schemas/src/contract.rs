@@ -7,13 +7,14 @@
 use std::sync::Arc;
 
 use ::arrow::datatypes::{Schema, SchemaRef};
-use jsonschema::{Validator, error::ValidationErrorKind};
+use jsonschema::{Validator, ValidatorMap, error::ValidationErrorKind};
 use serde_json::Value;
 
 use crate::{
     arrow::{self, Facts},
     check::{self, Rules},
     document::{Document, Place, offset_of, offset_of_line},
+    kernel,
 };
 
 /// A compiled contract.
@@ -22,7 +23,10 @@ pub struct Contract {
     path: String,
     columns: SchemaRef,
     pub(crate) validator: Validator,
+    /// Of every subschema, by `#` and JSON pointer.
+    pub(crate) validators: ValidatorMap,
     pub(crate) rules: Rules,
+    pub(crate) plan: kernel::Node,
 }
 
 /// Why a text is not a contract.
@@ -66,8 +70,8 @@ impl Contract {
             })?;
             columns.extend(column);
         }
-        let rules = check::Rules::new(&document);
-        Ok(Self { path: path.to_owned(), columns: Arc::new(Schema::new(columns)), validator, rules })
+        let (rules, plan) = (check::Rules::new(&document), kernel::plan(&document));
+        Ok(Self { path: path.to_owned(), columns: Arc::new(Schema::new(columns)), validator, validators, rules, plan })
     }
 
     /// What messages call it.

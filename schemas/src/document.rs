@@ -10,6 +10,8 @@ pub(crate) struct Document<'a> {
     pub(crate) root: &'a Value,
     /// Every subschema, compiled, by `#` and JSON pointer.
     pub(crate) validators: &'a ValidatorMap,
+    /// Which keywords there are, and what they mean.
+    pub(crate) draft: Draft,
     /// Drafts 4 to 7 ignore what stands beside a `$ref`.
     pub(crate) ref_stands_alone: bool,
     /// A subschema has an `$id` of its own, so that what a reference means depends on where it stands.
@@ -52,9 +54,15 @@ impl<'a> Place<'a> {
 
 impl<'a> Document<'a> {
     pub(crate) fn new(root: &'a Value, validators: &'a ValidatorMap) -> Self {
-        let ref_stands_alone = matches!(Draft::default().detect(root), Draft::Draft4 | Draft::Draft6 | Draft::Draft7);
+        let draft = Draft::default().detect(root);
+        let ref_stands_alone = matches!(draft, Draft::Draft4 | Draft::Draft6 | Draft::Draft7);
         let several_bases = root.as_object().into_iter().flatten().any(|(_, inner)| has_base(inner));
-        Self { root, validators, ref_stands_alone, several_bases }
+        Self { root, validators, draft, ref_stands_alone, several_bases }
+    }
+
+    /// True where a subschema has an `$id` of its own.
+    pub(crate) fn several_bases(&self) -> bool {
+        self.several_bases
     }
 
     pub(crate) fn top(&self) -> Place<'a> {

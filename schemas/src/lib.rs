@@ -5,6 +5,8 @@ pub mod check;
 pub mod contract;
 mod document;
 pub mod json;
+mod judge;
+mod kernel;
 mod temporal;
 
 pub use check::{Verdict, Violation};

@@ -363,10 +363,15 @@ fn same(found: &[String], expected: &[String], at: &str) {
 }
 
 /// Every `step`-th number up to `last`, beginning somewhere: over many runs of the tests, all of them. All of them at once under `./test --all`.
+/// In no order, so that what is broken shows early wherever it is.
 fn some(last: usize, share: usize, random: &mut Random) -> Vec<usize> {
     let step = if long() { 1 } else { last.div_ceil(share).max(1) };
     let begin = 1 + (random.share() * step as f64) as usize;
-    (begin..=last).step_by(step).collect()
+    let mut chosen: Vec<usize> = (begin..=last).step_by(step).collect();
+    for at in (1..chosen.len()).rev() {
+        chosen.swap(at, (random.share() * (at + 1) as f64) as usize);
+    }
+    chosen
 }
 
 #[test]

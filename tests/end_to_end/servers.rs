@@ -299,11 +299,27 @@ fn run_script(folder: &Path, command: &str, arguments: &[&str]) -> Result<String
     Err(format!("tests/servers {command} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
+/// A pgbouncer that starts: the machine's own, or the one that `tests/servers install` unpacked. Without one the test says so and passes, in CI
+/// too: it comes from Debian's packages, which not every machine can have.
+pub fn pgbouncer() -> Option<PathBuf> {
+    let starts = |program: &PathBuf| Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    let found = [PathBuf::from("pgbouncer"), cache().join("pgbouncer/pgbouncer")].into_iter().find(starts);
+    if found.is_none() {
+        eprintln!("left out, in CI too: no pgbouncer; tests/servers install takes it from Debian's packages, where they can be had");
+    }
+    found
+}
+
 /// What says that the servers are installed whole.
 fn installed() -> PathBuf {
+    cache().join("servers-venv/stamp")
+}
+
+/// Where `tests/servers` keeps what it installs.
+fn cache() -> PathBuf {
     let home = std::env::var_os("HOME").unwrap_or_default();
     let cache = std::env::var_os("XDG_CACHE_HOME").filter(|cache| !cache.is_empty());
-    cache.map_or_else(|| Path::new(&home).join(".cache"), PathBuf::from).join("weir/servers-venv/stamp")
+    cache.map_or_else(|| Path::new(&home).join(".cache"), PathBuf::from).join("weir")
 }
 
 /// A number that no other test has: from the standard library's seeded hasher.

@@ -10,7 +10,9 @@ on the same folder and port; /ping answers as soon as statements do.
 
 Known differences from a server: `session_id` is accepted and means nothing (SET and temporary tables end with the request); one user; results in
 ClickHouse's own compressed blocks (compress=1) and external tables are refused; `KILL QUERY` and `system.processes` know the ids that clients gave;
-X-ClickHouse-Summary counts the rows of an insert with data and nothing else; INSERT … SELECT FROM input() is refused.
+X-ClickHouse-Summary counts the rows of an insert with data and nothing else; INSERT … SELECT FROM input() is refused. Of inserts
+with data, those that name their columns are told every error; of others that fail where the rows go (a constraint, a full disk), one may be told as
+made when another statement fails for the same reason in the same moment.
 """
 
 import argparse
@@ -84,6 +86,9 @@ class Request:
             length = int(self.headers.get("content-length") or 0)
             self.pieces, self.has_body = wire.counted(length), length > 0
         self.expects = self.headers.get("expect", "").lower() == "100-continue"
+        # True where the socket holds the body's bytes themselves.
+        self.as_it_is = (self.headers.get("content-encoding", "").lower() in ("", "identity") and self.parameters.get("decompress") != "1"
+                         and not isinstance(wire.sock, ssl.SSLSocket))
         self.keeps = self.headers.get("connection", "").lower() != "close" and self.protocol == "HTTP/1.1"
 
     def body(self):
@@ -334,7 +339,7 @@ class Server:
                     if request.method == "GET":
                         raise Refused(164, "READONLY", "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. "
                                                        "You should use method POST for modifying queries")
-                    answer.rows_written, answer.bytes_written = run.insert(statement, pieces)
+                    answer.rows_written, answer.bytes_written = run.insert(statement, pieces, request.wire if request.as_it_is else None)
                 elif statement.kind == "rows":
                     run.rows(statement, answer.write)
                 else:

@@ -1,6 +1,8 @@
 """What clickhouse.py reads from and writes to a connection: ClickHouse statements as far as HTTP must know them, bodies, their encodings."""
 
+import os
 import re
+import select
 import struct
 import zlib
 
@@ -137,20 +139,30 @@ class Wire:
 
     def __init__(self, sock):
         self.sock, self.rest = sock, b""
+        self.pipe = None  # while it is set, a body's bytes go there straight from the socket, and their number stands for them
 
     def more(self, limit=PIECE):
         """At most `limit` bytes that are there or arrive next; empty at the end."""
         if self.rest:
             piece, self.rest = self.rest[:limit], self.rest[limit:]
             return piece
+        while self.pipe is not None:
+            try:
+                return os.splice(self.sock.fileno(), self.pipe, limit)
+            except BlockingIOError:
+                if not select.select([self.sock], [], [], self.sock.gettimeout())[0]:
+                    raise TimeoutError("timed out") from None
+            except OSError:
+                self.pipe = None  # nobody reads it any more, or this system has no such call
         return self.sock.recv(limit)
 
-    def line(self):
+    def line(self, ahead=65536):
+        """The next line. Up to `ahead` bytes are read at a time, so much of what follows it may have to be copied."""
         have = self.rest
         while b"\n" not in have:
             if len(have) > 1 << 20:
                 raise Cut("a line without end")
-            piece = self.sock.recv(65536)
+            piece = self.sock.recv(ahead)
             if not piece:
                 raise Cut("the connection ended in a line" if have else "")
             have += piece
@@ -162,12 +174,13 @@ class Wire:
             piece = self.more(min(size, PIECE))
             if not piece:
                 raise Cut("the body ended early")
-            size -= len(piece)
+            size -= piece if isinstance(piece, int) else len(piece)
             yield piece
 
     def chunked(self):
+        size = 0
         while True:
-            line = self.line()
+            line = self.line(64 if size >= 16384 else 65536)
             try:
                 size = int(line.split(b";")[0], 16)
             except ValueError:
@@ -177,7 +190,7 @@ class Wire:
                     pass
                 return
             yield from self.counted(size)
-            if self.line():
+            if self.line(64 if size >= 16384 else 65536):
                 raise Cut("a chunk is longer than it says")
 
 

@@ -213,15 +213,17 @@ def compressed_blocks_and_bodies_are_read():
 def a_body_cut_off_inserts_nothing():
     rows("create table cut (n UInt64) engine = MergeTree order by n")
     data = b"".join(struct.pack("<Q", n) for n in range(1000))
-    head = (f"POST /?database={DATABASE}&query=insert+into+cut+format+RowBinary HTTP/1.1\r\nHost: x\r\nX-ClickHouse-User: {USER}\r\n"
-            f"X-ClickHouse-Key: {PASSWORD}\r\n").encode()
-    for framing, body in ((b"Content-Length: 9000\r\n\r\n", data), (b"Transfer-Encoding: chunked\r\n\r\n", b"1f40\r\n" + data + b"\r\n"),
-                          (b"Transfer-Encoding: chunked\r\n\r\n", b"2000\r\n" + data)):
-        with socket.create_connection((URL.hostname, URL.port)) as raw:
-            raw.sendall(head + framing + body)
-            raw.shutdown(socket.SHUT_WR)
-            while raw.recv(65536):
-                pass
+    for into in ("cut", "cut+(n)"):
+        head = (f"POST /?database={DATABASE}&query=insert+into+{into}+format+RowBinary HTTP/1.1\r\nHost: x\r\nX-ClickHouse-User: {USER}\r\n"
+                f"X-ClickHouse-Key: {PASSWORD}\r\n").encode()
+        for framing, body in ((b"Content-Length: 9000\r\n\r\n", data), (b"Content-Length: 9000000\r\n\r\n", data * 1000),
+                              (b"Transfer-Encoding: chunked\r\n\r\n", b"1f40\r\n" + data + b"\r\n"),
+                              (b"Transfer-Encoding: chunked\r\n\r\n", b"2000\r\n" + data)):
+            with socket.create_connection((URL.hostname, URL.port)) as raw:
+                raw.sendall(head + framing + body)
+                raw.shutdown(socket.SHUT_WR)
+                while raw.recv(65536):
+                    pass
     until = time.monotonic() + 10
     while rows("select count() from system.processes where query like 'insert into cut%'") != "0\n":
         assert time.monotonic() < until, "an insert whose client is gone runs on"
@@ -288,18 +290,19 @@ def statements_run_side_by_side_and_an_id_runs_once():
 
 def an_insert_that_waits_for_data_is_killed():
     rows("create table waits (n UInt64) engine = MergeTree order by n")
-    query_id = uuid.uuid4().hex
-    with socket.create_connection((URL.hostname, URL.port), timeout=20) as raw:
-        raw.sendall((f"POST /?database={DATABASE}&query_id={query_id}&query=insert+into+waits+format+CSV HTTP/1.1\r\nHost: x\r\nX-ClickHouse-User: {USER}\r\n"
-                     f"X-ClickHouse-Key: {PASSWORD}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n1\n\r\n").encode())
-        until = time.monotonic() + 10
-        while rows(f"select count() from system.processes where query_id = '{query_id}'") != "1\n":
-            assert time.monotonic() < until, "the insert does not show"
-            time.sleep(0.01)
-        equal(ask(f"kill query where query_id = '{query_id}' async")[0], 200)
-        time.sleep(0.2)
-        raw.sendall(b"2\r\n2\n\r\n0\r\n\r\n")
-        assert b"QUERY_WAS_CANCELLED" in raw.recv(100_000), "a killed insert succeeded"
+    for into in ("waits", "waits+(n)"):
+        query_id = uuid.uuid4().hex
+        with socket.create_connection((URL.hostname, URL.port), timeout=20) as raw:
+            raw.sendall((f"POST /?database={DATABASE}&query_id={query_id}&query=insert+into+{into}+format+CSV HTTP/1.1\r\nHost: x\r\n"
+                         f"X-ClickHouse-User: {USER}\r\nX-ClickHouse-Key: {PASSWORD}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n1\n\r\n").encode())
+            until = time.monotonic() + 10
+            while rows(f"select count() from system.processes where query_id = '{query_id}'") != "1\n":
+                assert time.monotonic() < until, "the insert does not show"
+                time.sleep(0.01)
+            equal(ask(f"kill query where query_id = '{query_id}' async")[0], 200)
+            time.sleep(0.2)
+            raw.sendall(b"2\r\n2\n\r\n0\r\n\r\n")
+            assert b"QUERY_WAS_CANCELLED" in raw.recv(100_000), "a killed insert succeeded"
     equal(rows("select count() from waits"), "0\n")
 
 
@@ -313,12 +316,57 @@ def an_insert_that_the_table_refuses_fails():
     rows("create table strict (n Int64, constraint positive check n > 0) engine = MergeTree order by n")
     rows("create table full (n Int64) engine = MergeTree order by n settings min_free_disk_bytes_to_perform_insert = 1000000000000000000")
     for statement, data, code in (("insert into strict format CSV", b"1\n-1\n", "469"), ("insert into strict values (2), (-2)", None, "469"),
-                                  ("insert into full format CSV", b"1\n", "243"), ("insert into full values (1)", None, "243")):
+                                  ("insert into strict (n) format CSV", b"1\n-1\n", "469"), ("insert into strict (n) format CSV", b"1\nx\n", "117"),
+                                  ("insert into full format CSV", b"1\n", "243"), ("insert into full values (1)", None, "243"),
+                                  ("insert into full (n) values (1)", None, "243")):
         status, headers, body = ask(statement, data=data) if data else ask(data=statement.encode())
-        equal((status, headers.get("X-ClickHouse-Exception-Code")), (500, code))
-        assert body.startswith(f"Code: {code}. DB::Exception: ".encode()), body
+        equal((status, headers.get("X-ClickHouse-Exception-Code")), (400 if code == "117" else 500, code))
+        assert body.startswith(f"Code: {code}. DB::Exception: ".encode()) and body.count(b"DB::Exception") == 1 and b"/proc/" not in body, body
     equal(rows("select count() from strict") + rows("select count() from full"), "0\n0\n")
     rows("insert into strict values (1 + 2), (3)")
+
+
+def inserts_that_fail_side_by_side_all_fail():
+    told = []
+
+    def fail(table):
+        for _ in range(10):
+            told.append(ask(f"insert into {table} (n) format CSV", data=b"1\n-1\n")[1].get("X-ClickHouse-Exception-Code"))
+
+    tables = [f"strict_{number}" for number in range(4)]
+    for table in tables:
+        rows(f"create table {table} (n Int64, constraint positive check n > 0) engine = MergeTree order by n")
+    threads = [threading.Thread(target=fail, args=(table,)) for table in tables]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    equal(told, ["469"] * 40)
+
+
+def columns_named_or_not_make_the_same_parts():
+    data = b"".join(struct.pack("<Q", n) for n in range(250_000))
+    found = []
+    for table, into in (("unnamed", "unnamed"), ("named", "named (n)")):
+        rows(f"create table {table} (n UInt64) engine = MergeTree order by n")
+        rows(f"system stop merges {table}")
+        for settings in ({}, {"max_insert_block_size": 100_000, "min_insert_block_size_rows": 0, "min_insert_block_size_bytes": 0}):
+            equal(ask(f"insert into {into} format RowBinary", data=data, **settings)[0], 200)
+        found.append(rows(f"select groupArray(rows) from (select rows from system.parts where database = currentDatabase() and table = '{table}' order by rows)"))
+    equal(found[0], found[1])
+
+
+def a_connection_goes_on_after_a_refused_insert():
+    rows("create table refuses (n UInt64) engine = MergeTree order by n")
+    connection = http.client.HTTPConnection(URL.hostname, URL.port, timeout=60)
+    headers = {"X-ClickHouse-User": USER, "X-ClickHouse-Key": PASSWORD}
+    for into in ("refuses", "refuses (n)", "no_such_table", "no_such_table (n)"):
+        for lines in (1, 50_000):
+            for statement, data, good in ((f"insert into {into} format CSV", b"1,x\n" * lines, False), ("select 1", b"", True)):
+                connection.request("POST", "/?" + urllib.parse.urlencode({"database": DATABASE, "query": statement}), body=data, headers=headers)
+                answer = connection.getresponse()
+                equal((answer.read() == b"1\n", answer.status == 200), (good, good))
+    connection.close()
 
 
 def main():

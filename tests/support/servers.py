@@ -5,7 +5,7 @@
   tests/servers down [--dir D] [--delete]          ends them; --delete removes their data too
   tests/servers status [--dir D]                   says what runs; ends with 1 when something does not
   tests/servers kill [--dir D] postgres|clickhouse SIGKILL to a server and its children; `up` starts it again on the same data and port
-  tests/servers install                            installs what they need, once
+  tests/servers install                            installs what they need, once, and pgbouncer where Debian's packages can be had
 
 Without --dir they stand in the cache, and stay until `down`. As root, Postgres runs as "nobody" and everything stands in /var/tmp.
 --while PID: a watcher ends the servers and removes --dir when that process is gone.
@@ -19,6 +19,7 @@ import json
 import os
 import pwd
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -34,6 +35,7 @@ HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weir"
 VENV = CACHE / "servers-venv"
 PYTHON = VENV / "bin" / "python"
+BOUNCER = CACHE / "pgbouncer"
 REQUIREMENTS = HERE / "requirements-servers.txt"
 ROOT = os.geteuid() == 0
 DEFAULT = Path("/var/tmp/weir-servers") if ROOT else CACHE / "servers"
@@ -63,6 +65,87 @@ def install():
         if subprocess.run(pip, stdout=sys.stderr).returncode:
             sys.exit("pip could not install the servers; what it needs is in tests/support/requirements-servers.txt")
         stamp.write_text(want)
+
+
+def install_bouncer():
+    """pgbouncer from Debian's packages, unpacked into the cache: nothing of the system is touched. Where it cannot be had, one line says so."""
+    if shutil.which("pgbouncer") or answers(BOUNCER / "pgbouncer"):
+        return
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with locked(CACHE / "pgbouncer.lock"):
+        if answers(BOUNCER / "pgbouncer"):
+            return
+        part = Path(tempfile.mkdtemp(dir=CACHE, prefix="pgbouncer-"))
+        try:
+            missing = fetch_bouncer(part)
+            if not missing:
+                shutil.rmtree(BOUNCER, ignore_errors=True)
+                (part / "root").rename(BOUNCER)
+        except (OSError, subprocess.SubprocessError) as error:
+            missing = str(error).splitlines()[0]
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    if missing:
+        say(f"no pgbouncer, so its test is left out: {missing}")
+
+
+def answers(program):
+    try:
+        return subprocess.run([str(program), "--version"], capture_output=True, timeout=60).returncode == 0
+    except OSError:
+        return False
+
+
+def fetch_bouncer(part):
+    """Makes part/root: pgbouncer, the libraries that this system lacks, and a script that starts one on the other. Returns what stands against it."""
+    for tool in ("apt-get", "dpkg-deb", "dpkg-query", "ldd"):
+        if not shutil.which(tool):
+            return f"there is no {tool} on this machine"
+    tree, root, lists = part / "tree", part / "root", []
+    program, libraries = root / "bin" / "pgbouncer", root / "lib"
+    for folder in (program.parent, libraries):
+        folder.mkdir(parents=True)
+
+    def output(*command, **more):
+        return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, **more)
+
+    def apt(*words):
+        options = ["APT::Sandbox::User=root", "Acquire::Retries=1", "Acquire::http::Timeout=20", "Acquire::https::Timeout=20", *lists]
+        return output("apt-get", "-qq", *(word for option in options for word in ("-o", option)), *words, cwd=part)
+
+    def unpack(package):
+        """Downloads a package; returns what it depends on. Package lists that are empty or old are read anew, into a folder that goes with `part`."""
+        said, told = apt("download", package), ""
+        if said.returncode and not lists:
+            for folder in ("lists", "archives"):
+                (part / folder / "partial").mkdir(parents=True)
+            lists.extend((f"Dir::State::Lists={part / 'lists'}", f"Dir::Cache={part}"))
+            told = apt("update").stdout
+            said = apt("download", package)
+        if said.returncode:
+            raise OSError(f"Debian's packages cannot be had: {(told + said.stdout).strip()}")
+        deb = next(part.glob(f"{package}_*.deb"))
+        output("dpkg-deb", "--extract", deb, tree).check_returncode()
+        for library in list(tree.rglob("lib*.so.*")):
+            library.replace(libraries / library.name)
+        return re.findall(r"(?:^|, *)([a-z0-9][a-z0-9.+-]*)", output("dpkg-deb", "--field", deb, "Depends").stdout)
+
+    def lacking():
+        return re.findall(r"(\S+) => not found", output("ldd", program, env={**os.environ, "LD_LIBRARY_PATH": str(libraries)}).stdout)
+
+    waiting, seen = unpack("pgbouncer"), set()
+    (tree / "usr" / "sbin" / "pgbouncer").rename(program)
+    while lacking() and waiting:
+        package = waiting.pop(0)
+        if package.startswith("lib") and package not in seen and output("dpkg-query", "-W", "-f", "${db:Status-Status}", package).stdout != "installed":
+            seen.add(package)
+            waiting += unpack(package)
+    if missing := lacking():
+        return f"Debian's packages do not bring {', '.join(missing)}"
+    script = root / "pgbouncer"
+    script.write_text('#!/bin/sh\nhere=$(dirname "$0")\nLD_LIBRARY_PATH=$here/lib exec "$here/bin/pgbouncer" "$@"\n')
+    script.chmod(0o755)
+    return None if answers(script) else "it does not start"
 
 
 @contextlib.contextmanager
@@ -484,6 +567,7 @@ def main():
         down(chosen, "crash")
     elif chosen.command == "install":
         install()
+        install_bouncer()
     else:
         {"up": up, "down": down, "status": status, "watch": watch}[chosen.command](chosen)
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use weir_pipelines::Mode;
 
 use super::{
-    load::{ClickhouseLoad, SealedStage},
+    load::{ClickhouseLoad, Db, SealedStage},
     rewrite,
     table::VERSION,
 };
@@ -266,16 +266,27 @@ pub(super) async fn exchange(load: &ClickhouseLoad, found: &Found) -> Result<boo
     Ok(false)
 }
 
+/// The statement that makes a database's ledger.
+pub(super) fn ledger_ddl(database: &str) -> String {
+    format!(
+        "create table if not exists {} (run String, sink String, pipeline String, target String, rows UInt64, version UInt64, \
+         at DateTime64(3, 'UTC') default now64(3)) engine = ReplacingMergeTree order by (run, sink, target) \
+         ttl toDateTime(at) + interval 1 year comment 'what weir has published here'",
+        quote::table(database, LEDGER)
+    )
+}
+
+/// True where a database has a ledger.
+pub(super) async fn has_ledger(db: &Db, database: &str) -> Result<bool> {
+    let values = [("d", database.to_owned()), ("l", LEDGER.to_owned())];
+    Ok(db.number("count()", "from system.tables where database = {d:String} and name = {l:String}", &values).await? > 0)
+}
+
 /// Notes the run in the ledger.
 pub(super) async fn note(load: &ClickhouseLoad) -> Result<()> {
     let (state, db, sealed) = (&load.state, load.db().await?, sealed(load)?);
     let ledger = quote::table(&state.database, LEDGER);
-    let made = format!(
-        "create table if not exists {ledger} (run String, sink String, pipeline String, target String, rows UInt64, version UInt64, \
-         at DateTime64(3, 'UTC') default now64(3)) engine = ReplacingMergeTree order by (run, sink, target) \
-         ttl toDateTime(at) + interval 1 year comment 'what weir has published here'"
-    );
-    db.run(&made, &[], &state.request()).await?;
+    db.run(&ledger_ddl(&state.database), &[], &state.request()).await?;
     let values = [
         ("r", state.run.clone()),
         ("s", state.step.clone()),

@@ -24,7 +24,8 @@
 //! in a step of its own.
 //!
 //! **Modes.**
-//! - `append` adds the rows. Rows that others insert meanwhile stay.
+//! - `append` adds the rows to a `MergeTree` or `ReplacingMergeTree` table. Rows that others insert meanwhile stay. An engine whose merges make other
+//!   rows of those loaded (`SummingMergeTree`, `AggregatingMergeTree`, …) is refused: whether a run is there could not be told.
 //! - `replace` makes the rows the whole table. Where their columns are the table's, everything else about the table stays (codecs, indices,
 //!   TTL, settings, grants); where they are others, the table is made anew as the settings say.
 //! - `merge` needs `key`, and a `ReplacingMergeTree(_weir_version)` sorted by it, as Weir makes it. A row takes the place of the one with its
@@ -58,6 +59,7 @@ use super::{
     ClickhouseConnection,
     load::{self, ClickhouseLoad, Db},
     name::{self, Place},
+    publish,
     table::{self, Existing, Facts, Fit, Rules, VERSION},
     write_types,
 };
@@ -259,11 +261,14 @@ impl Sink for Configured {
     }
 
     async fn plan(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Change> {
-        let (_, place, _, existing, fit) = self.look(rows, cx).await?;
+        let (db, place, _, existing, fit) = self.look(rows, cx).await?;
         let target = place.sql();
         let key = cx.key.join(", ");
         let attaches = load::attaches(existing.as_ref(), &fit, cx.mode);
         let mut steps = Vec::new();
+        if !publish::has_ledger(&db, &place.database).await? {
+            steps.push(publish::ledger_ddl(&place.database));
+        }
         match (&fit.new, &existing) {
             (Some(new), _) => {
                 steps.push(format!("create table {target} ({}) engine = {}{}", table::column_list(&fit.table, 0), new.engine, new.tail))

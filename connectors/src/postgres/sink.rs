@@ -10,6 +10,8 @@
 //! a default, or that the database generates, nobody misses. A column fits where every value of its type does; what would be
 //! rounded or cut does not.
 //!
+//! **Partitions.** A partitioned table is its owner's to make: which partitions there are is no property of rows. Weir loads it like any other.
+//!
 //! **Stage and publish** is described in `load.rs`.
 
 use std::sync::Arc;

@@ -13,7 +13,11 @@ use super::{
     BOTH, Warehouse,
     proxy::{Proxy, Verdict},
 };
-use crate::{lake, project::Outcome, servers::Kind};
+use crate::{
+    lake,
+    project::Outcome,
+    servers::{self, Kind},
+};
 
 /// Another connection than the fresh database's.
 fn connect(warehouse: &Warehouse, from: &str, to: &str) {
@@ -181,17 +185,12 @@ impl Drop for Role<'_> {
     }
 }
 
-/// A pgbouncer of the machine's own, in transaction mode, with fewer connections to the server than weir opens to it.
+/// A pgbouncer in transaction mode, with fewer connections to the server than weir opens to it.
 struct Bouncer(std::process::Child);
 
 impl Bouncer {
     fn before(warehouse: &Warehouse, port: u16) -> Option<Self> {
-        let installed = std::process::Command::new("pgbouncer").arg("--version").output().is_ok_and(|output| output.status.success());
-        if !installed {
-            // Not one of the servers that `./test` installs.
-            eprintln!("left out: there is no pgbouncer on this machine");
-            return None;
-        }
+        let program = servers::pgbouncer()?;
         let (host, behind) = warehouse.db.place().split_once(':').unwrap();
         let users = warehouse.project.path("users.txt");
         std::fs::write(&users, format!("\"weir\" \"{}\"\n", warehouse.db.password())).unwrap();
@@ -203,7 +202,7 @@ impl Bouncer {
                 users.display()
             ),
         );
-        let mut command = std::process::Command::new("pgbouncer");
+        let mut command = std::process::Command::new(program);
         // It refuses to be root, and reads its files before it becomes somebody else.
         if std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0) {
             command.args(["-u", "nobody"]);

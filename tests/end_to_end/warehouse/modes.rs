@@ -6,7 +6,7 @@ use super::{BOTH, Warehouse, many};
 use crate::{
     project::{Project, sorted_rows},
     referee,
-    servers::{Database, Kind, fresh_database},
+    servers::{Database, Kind, Private, fresh_database},
 };
 
 /// What two runs load. An empty name is null.
@@ -21,7 +21,11 @@ struct Three {
 
 impl Three {
     fn fresh() -> Option<Self> {
-        let (project, pg, ch) = (Project::new(), fresh_database(Kind::Postgres)?, fresh_database(Kind::Clickhouse)?);
+        Self::on(fresh_database(Kind::Postgres)?)
+    }
+
+    fn on(pg: Database) -> Option<Self> {
+        let (project, ch) = (Project::new(), fresh_database(Kind::Clickhouse)?);
         referee::python()?;
         project.write("weir.toml", pg.connection("pg") + &ch.connection("ch"));
         Some(Self { project, pg, ch })
@@ -77,6 +81,22 @@ const KEY: &str = "key = [\"id\"]";
 
 #[test]
 fn every_mode_twice_makes_the_same_rows_everywhere() {
+    every_mode_twice(Three::fresh);
+}
+
+#[test]
+fn every_mode_is_right_on_an_older_postgres_too() {
+    if !Path::new("/usr/lib/postgresql/15/bin/postgres").exists() {
+        eprintln!("left out: Debian's postgresql-15 is not installed");
+        return;
+    }
+    let Some(older) = Private::with(&["--only", "postgres", "--postgres", "15"]) else { return };
+    let fresh = || Three::on(older.fresh_database(Kind::Postgres)?);
+    every_mode_twice(fresh);
+    snapshots_keep(fresh);
+}
+
+fn every_mode_twice(fresh: impl Fn() -> Option<Three>) {
     for (mode, key, first, second) in [
         (
             "append",
@@ -104,7 +124,7 @@ fn every_mode_twice_makes_the_same_rows_everywhere() {
             "2,2024-01-01,TWO,2.50 3,2024-01-02,,3.50 4,2024-01-03,,4.25 5,2024-01-04,five,5.00",
         ),
     ] {
-        let Some(three) = Three::fresh() else { return };
+        let Some(three) = fresh() else { return };
         let columns = "id, day, name, amount";
         three.run(mode, key, FIRST);
         assert_eq!(three.rows(columns, mode == "merge", mode).join(" "), first, "{mode}, once");
@@ -124,7 +144,11 @@ fn every_mode_twice_makes_the_same_rows_everywhere() {
 
 #[test]
 fn snapshots_keep_the_same_versions_everywhere() {
-    let Some(three) = Three::fresh() else { return };
+    snapshots_keep(Three::fresh);
+}
+
+fn snapshots_keep(fresh: impl Fn() -> Option<Three>) {
+    let Some(three) = fresh() else { return };
     three.run("snapshot", KEY, FIRST);
     let columns = "id, name, amount, is_current";
     let once = three.rows(columns, false, "once").join(" ");
