@@ -27,6 +27,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// As `only` of [`calls`] and [`at`] sees it.
+    pub fn line(&self) -> String {
+        format!("\t{}\t{}", self.name, self.target)
+    }
+
     /// The call without what differs from run to run: ids, random names, the project's folder.
     pub fn shape(&self) -> String {
         let folder = Regex::new(r"^/.*/weir-test-[^/]+").unwrap();
@@ -109,7 +114,8 @@ fn aimed(command: Command, only: &str, number: usize, when: When) -> Command {
     command
 }
 
-const PIPELINE: &str = r#"
+/// Loads new files into a lake table.
+pub const PIPELINE: &str = r#"
 weir = 1
 name = "events"
 [source.events]
@@ -124,8 +130,9 @@ mode = "append"
 table = "out.events"
 "#;
 
-fn project() -> Project {
-    let project = Project::with(PIPELINE);
+/// A project of a pipeline that reads `data/*.csv`, and one such file of 1000 rows.
+pub fn project(pipeline: &str) -> Project {
+    let project = Project::with(pipeline);
     let rows: String = (0..1000).map(|id| format!("{id},name {id}\n")).collect();
     project.write("data/events.csv", format!("id,name\n{rows}"));
     project
@@ -140,7 +147,7 @@ fn a_run_makes_the_same_calls_every_time() {
         // The state is SQLite's: its calls come as its connections open and part, in threads of their own.
         calls.iter().map(Call::shape).filter(|shape| !shape.contains("/state.db") && !shape.ends_with("/.weir")).collect::<Vec<_>>()
     };
-    let (first, second) = (shapes(project()), shapes(project()));
+    let (first, second) = (shapes(project(PIPELINE)), shapes(project(PIPELINE)));
     assert_eq!(first, second);
     let commit = "link /.weir/lake/out/events/_delta_log/00000000000000000000.json";
     assert_eq!(first.iter().filter(|shape| *shape == commit).count(), 1, "{first:#?}");
@@ -157,7 +164,7 @@ fn the_shim_leaves_other_programs_alone() {
 #[test]
 fn a_kill_right_before_the_commit_loads_nothing_right_after_it_everything_and_a_rerun_makes_both_one() {
     for when in [When::Before, When::After] {
-        let project = project();
+        let project = project(PIPELINE);
         let outcome = at(project.command(&["run", "pipeline.toml"]), "\tlink\t", 1, when);
         assert_eq!(outcome.code, 137, "{outcome}");
         let committed = project.path(".weir/lake/out/events/_delta_log/00000000000000000000.json").exists();
@@ -169,7 +176,7 @@ fn a_kill_right_before_the_commit_loads_nothing_right_after_it_everything_and_a_
 
 #[test]
 fn a_kill_at_every_call_of_a_run_then_a_rerun_loads_every_row_once() {
-    let (outcome, calls) = calls(project().command(&["run", "pipeline.toml"]), "");
+    let (outcome, calls) = calls(project(PIPELINE).command(&["run", "pipeline.toml"]), "");
     assert_eq!(outcome.code, 0, "{outcome}");
     let (mut killed, mut tried) = (0, 0);
     for call in &calls {
@@ -177,7 +184,7 @@ fn a_kill_at_every_call_of_a_run_then_a_rerun_loads_every_row_once() {
         if call.name == "pwrite" && !long() {
             continue;
         }
-        let project = project();
+        let project = project(PIPELINE);
         tried += 1;
         let outcome = at(project.command(&["run", "pipeline.toml"]), "", call.number, When::Before);
         assert!(matches!(outcome.code, 0 | 137), "{call:?}: {outcome}");
@@ -199,7 +206,7 @@ fn a_kill_at_every_call_of_a_run_then_a_rerun_loads_every_row_once() {
 fn a_server_is_killed_in_the_middle_of_a_run_that_goes_on() {
     // Any process stands for the server here; real ones are killed by the tests of their sinks.
     let mut server = Command::new("sleep").arg("60").spawn().unwrap();
-    let project = project();
+    let project = project(PIPELINE);
     let run = server_killed_at(project.command(&["run", "pipeline.toml"]), "\tlink\t", 1, When::Before, server.id());
     let outcome = run.wait(DEADLINE);
     assert_eq!(outcome.code, 0, "{outcome}");

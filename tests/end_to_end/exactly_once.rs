@@ -149,12 +149,12 @@ impl Drop for Watcher {
 }
 
 /// What is done to a run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Harm {
     /// Nothing.
     None,
-    /// The process is killed right before or after its call of this number.
-    Call(usize, When),
+    /// The process is killed right before or after the call of this number among those of a kind.
+    Call(String, usize, When),
     /// A server is killed right before this message to it.
     Message(Kind, usize),
     /// The process is killed after this share of a run's usual time.
@@ -273,8 +273,8 @@ impl Chain {
                 self.took = started.elapsed();
                 true
             }
-            Harm::Call(number, when) => {
-                let outcome = crash_shim::at(self.command(), "", number, when);
+            Harm::Call(kind, number, when) => {
+                let outcome = crash_shim::at(self.command(), &kind, number, when);
                 assert!(matches!(outcome.code, 0 | 137), "{at}: {outcome}");
                 outcome.code == 137
             }
@@ -374,14 +374,31 @@ fn some(last: usize, share: usize, random: &mut Random) -> Vec<usize> {
     chosen
 }
 
+/// What a call is counted among. One run makes a call of the history's more or fewer than another, which must not shift the messages to a
+/// server: between two of those lie the instants that matter.
+fn kind(call: &Call) -> String {
+    match call.target.rsplit_once(':') {
+        Some((_, port)) if !call.target.starts_with('/') => format!(":{port}"),
+        _ if call.target.contains("/.weir/lake/") => "/.weir/lake/".to_owned(),
+        _ => format!("\t{}\t", call.name),
+    }
+}
+
 #[test]
 fn a_kill_at_any_call_then_a_rerun_leaves_three_destinations_as_if_it_had_not_been() {
     let Some(mut chain) = Chain::start() else { return };
     let mut random = Random::seeded();
     let calls = chain.calls("");
     // A log of SQLite is written in many pieces that mean something together, at the fsync.
-    let points: Vec<usize> = calls.iter().filter(|call| call.name != "pwrite").map(|call| call.number).collect();
-    assert!(points.len() > 60, "{calls:?}");
+    let points: Vec<(String, usize)> = (0..calls.len())
+        .filter(|at| calls[*at].name != "pwrite")
+        .map(|at| {
+            let kind = kind(&calls[at]);
+            let number = calls[..=at].iter().filter(|call| call.line().contains(&kind)).count();
+            (kind, number)
+        })
+        .collect();
+    assert!(points.len() > 60, "{points:?}");
     let mut killed = 0;
     let chosen = some(points.len(), 20, &mut random);
     for (at, point) in chosen.iter().enumerate() {
@@ -389,7 +406,8 @@ fn a_kill_at_any_call_then_a_rerun_leaves_three_destinations_as_if_it_had_not_be
         if at % 3 == 2 {
             chain.forget();
         }
-        killed += usize::from(chain.round(Harm::Call(points[point - 1], when)));
+        let (kind, number) = points[point - 1].clone();
+        killed += usize::from(chain.round(Harm::Call(kind, number, when)));
     }
     assert!(killed * 10 >= chosen.len() * 8, "only {killed} of {} runs were killed", chosen.len());
     eprintln!("{killed} kills at {} of {} calls", chosen.len(), points.len());

@@ -1,24 +1,10 @@
 //! What a crash leaves: `weir doctor` finds and explains it, a dry run does not go over it, `weir runs resume` finishes it or gives it up.
 
 use crate::{
-    crash_shim::{self, When},
+    crash_shim::{self, PIPELINE, When},
     lake,
     project::Project,
 };
-
-const PIPELINE: &str = r#"
-weir = 1
-name = "events"
-[source.events]
-incremental = { files = "new" }
-[source.events.file]
-path = "data/*.csv"
-format = "csv"
-[sink.all]
-from = "events"
-[sink.all.lake]
-table = "out.events"
-"#;
 
 const TO_FILE: &str = r#"
 weir = 1
@@ -35,9 +21,7 @@ path = "out/events.ndjson"
 
 /// A run of 1000 rows that was killed right before the first of its calls that `only` chooses, and its id.
 fn killed(pipeline: &str, only: &str) -> (Project, String) {
-    let project = Project::with(pipeline);
-    let rows: String = (0..1000).map(|id| format!("{id},name {id}\n")).collect();
-    project.write("data/events.csv", format!("id,name\n{rows}"));
+    let project = crash_shim::project(pipeline);
     let outcome = crash_shim::at(project.command(&["run", "pipeline.toml"]), only, 1, When::Before);
     assert_eq!(outcome.code, 137, "{outcome}");
     let run = project.value("select run from weir.runs");

@@ -46,8 +46,8 @@ fn chunked(chunks: &[&[u8]], end: bool) -> Vec<u8> {
     answer
 }
 
-/// Reads a request to its end.
-fn take_request(stream: &mut (impl Read + ?Sized)) -> Option<()> {
+/// Reads a request to its end, and says what its head was, in lower case.
+fn take_request(stream: &mut (impl Read + ?Sized)) -> Option<String> {
     let (mut text, mut byte) = (Vec::new(), [0]);
     while !text.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte).ok()?;
@@ -55,7 +55,8 @@ fn take_request(stream: &mut (impl Read + ?Sized)) -> Option<()> {
     }
     let head = String::from_utf8_lossy(&text).to_lowercase();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length:"))?.trim().parse().ok()?;
-    stream.read_exact(&mut vec![0; length]).ok()
+    stream.read_exact(&mut vec![0; length]).ok()?;
+    Some(head)
 }
 
 /// Answers one request per connection, in this order; later ones get nothing.
@@ -111,6 +112,24 @@ async fn read(answer: Vec<u8>) -> Result<usize> {
         rows += batch.num_rows();
     }
     Ok(rows)
+}
+
+#[tokio::test]
+async fn no_limit_of_a_users_profile_may_cut_an_answer_short() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let head = take_request(&mut stream).expect("a request");
+        stream.write_all(&ok(ABOUT.as_bytes())).expect("an answer");
+        head
+    });
+    Server::of("ch", &run_context(&url, "")).await.expect("a server");
+    let asked = asked.join().expect("a request");
+    for setting in ["timeout", "result", "read", "group_by", "sort", "distinct", "join", "set", "transfer"] {
+        assert!(asked.contains(&format!("{setting}_overflow_mode=throw")), "{setting}: {asked}");
+    }
+    assert!(asked.contains("limit=0") && asked.contains("offset=0"), "{asked}");
 }
 
 #[tokio::test]

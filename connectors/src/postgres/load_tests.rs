@@ -25,6 +25,8 @@ use crate::{Connections, Sink, context::SinkContext, error::Retry, postgres::Pos
 /// A schema of a test's own, with a name that nobody would choose, on the server under test.
 struct Db {
     url: String,
+    /// What its runs' ids begin with.
+    mark: String,
     schema: String,
     folder: tempfile::TempDir,
 }
@@ -38,7 +40,8 @@ impl Db {
             return None;
         };
         let unique = uuid::Uuid::new_v4().simple().to_string();
-        let db = Db { url, schema: format!("Weir \"{}\"; --.ü", &unique[..12]), folder: tempfile::tempdir().expect("a folder") };
+        let mark = unique[..8].to_owned();
+        let db = Db { url, mark, schema: format!("Weir \"{}\"; --.ü", &unique[..12]), folder: tempfile::tempdir().expect("a folder") };
         db.sql(&format!("create schema {}", identifier(&db.schema))).await;
         Some(db)
     }
@@ -50,7 +53,8 @@ impl Db {
         let kind = weir_pipelines::Spanned::new("postgres".to_owned(), 0..0);
         let settings = HashMap::from([("pg".to_owned(), Settings::new(&document, path, kind, 0..0))]);
         Arc::new(RunContext {
-            run: format!("0190aaaa-0000-7000-8000-{number:012}"),
+            // Of its own: the server shows all tests' sessions by run, and a load that is settled ends those of its run.
+            run: format!("{}-0000-7000-8000-{number:012}", self.mark),
             pipeline: "p".into(),
             state: "state".into(),
             started_at: DateTime::from_timestamp(1_700_000_000 + i64::from(number), 0).expect("an instant"),

@@ -75,7 +75,7 @@ pub enum Trial {
     Needless,
     /// Constraints, triggers, partitions.
     All,
-    /// The same; a row that a foreign key misses may come with the run.
+    /// The same; a row that a foreign key misses, or waits for, may come with the run.
     ButForeignKeys,
 }
 

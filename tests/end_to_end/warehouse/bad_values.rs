@@ -267,6 +267,13 @@ fn a_parent_and_its_children_may_come_in_one_run() {
     warehouse.project.write("pipeline.toml", pipeline + &warehouse.sink("children", "rows", "children", "append"));
     warehouse.runs();
     assert_eq!((warehouse.rows("parents"), warehouse.rows("children")), ("1,a 2,b".to_owned(), "1,a 2,b".to_owned()));
+    // A parent that the run replaces is locked by it until it has published.
+    warehouse.db.execute(&["insert into parents values (3, 'old')"]);
+    warehouse.load("parents", "delete_insert\nkey = [\"id\"]", "id,name\n3,c\n");
+    let pipeline = std::fs::read_to_string(warehouse.project.path("pipeline.toml")).unwrap();
+    warehouse.project.write("pipeline.toml", pipeline + &warehouse.sink("children", "rows", "children", "append"));
+    warehouse.runs();
+    assert_eq!((warehouse.rows("parents"), warehouse.rows("children")), ("1,a 2,b 3,c".to_owned(), "1,a 2,b 3,c".to_owned()));
     // A parent that does not come with the run is missed before anything is published.
     warehouse.db.execute(&["create table first (id bigint, name text)"]);
     warehouse.load("first", "append", "id,name\n1,a\n7,x\n");

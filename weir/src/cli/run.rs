@@ -39,7 +39,7 @@ pub struct Run {
     dry_run: bool,
     /// Read incremental sources from their start, as if no run had been: what they remember is replaced once this run has published
     ///
-    /// A table that is loaded by append gains rows that it has already; merge, delete_insert and replace do not.
+    /// A table that is loaded by append gains rows that it has already; with merge, delete_insert and snapshot it does not.
     #[arg(long)]
     full_refresh: bool,
 }
