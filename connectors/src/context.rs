@@ -141,6 +141,8 @@ pub struct Reject {
     pub reason: String,
     /// The row as it stood in the input, or as JSON where it had been read.
     pub raw: String,
+    /// Of delimited text whose fields could be told apart: the text of each column's field, or null, as a JSON object.
+    pub fields: Option<String>,
 }
 
 /// Takes rejected rows. What becomes of them (fail, drop, quarantine) is the engine's.

@@ -8,6 +8,7 @@ pub mod context;
 pub mod error;
 pub mod file;
 pub mod incremental;
+pub mod kept;
 pub mod lake;
 pub mod postgres;
 pub mod pushdown;

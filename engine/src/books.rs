@@ -39,6 +39,26 @@ pub struct Summary {
     pub expectations: Vec<ExpectationOutcome>,
     /// What the run wants said: no new files, a retried plan.
     pub notes: Vec<String>,
+    /// Of a run that ends rows of the quarantine: which, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mends: Option<Mends>,
+}
+
+/// Rows of the quarantine that a run has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mends {
+    /// The step that had set them aside.
+    pub step: String,
+    /// How many.
+    pub rows: u64,
+    /// `mended` or `discarded`.
+    pub status: String,
+    /// How they were changed, one assignment each.
+    pub changes: Vec<String>,
+    /// Who did it.
+    pub by: String,
+    /// True where the pipeline read everything anew besides.
+    pub anew: bool,
 }
 
 /// The account of every step.
@@ -71,7 +91,10 @@ pub struct StepBooks {
     pub rows_filtered: u64,
     /// Rows that a deduplicate left out.
     pub rows_deduplicated: u64,
-    /// True where `rows_in = rows_out + quarantined + dropped + filtered + deduplicated` must hold; false for SQL that joins or groups, and `flatten` with an array.
+    /// Invalid rows that the run took in their mended form, and which are not set aside once more for it.
+    #[serde(default)]
+    pub rows_mended: u64,
+    /// True where `rows_in = rows_out + quarantined + dropped + filtered + deduplicated + mended` must hold; false for SQL that joins or groups, and `flatten` with an array.
     pub conserves: bool,
     /// Bytes taken from outside; sources only.
     pub bytes: u64,
@@ -116,7 +139,8 @@ impl Books {
     pub fn imbalances(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         for step in self.steps.iter().filter(|step| step.conserves) {
-            let accounted = step.rows_out + step.rows_quarantined + step.rows_dropped + step.rows_filtered + step.rows_deduplicated;
+            let accounted =
+                step.rows_out + step.rows_quarantined + step.rows_dropped + step.rows_filtered + step.rows_deduplicated + step.rows_mended;
             if step.rows_in != accounted {
                 wrong.push(format!(
                     "\"{}\" took {} rows and accounts for {} ({} out, {} quarantined, {} dropped, {} filtered, {} deduplicated)",

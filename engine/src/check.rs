@@ -5,11 +5,10 @@ use weir_connectors::{Change, Purpose};
 use weir_pipelines::{Diagnostic, Pipeline};
 
 use arrow::datatypes::SchemaRef;
-use std::collections::HashMap;
 
 use crate::{
     error::{Failure, Result},
-    plan::{self, Frugality, pointed},
+    plan::{self, Frugality, Inputs, pointed},
     step::Input,
     workspace::Workspace,
 };
@@ -95,7 +94,7 @@ pub fn columns(schema: &SchemaRef) -> Vec<Column> {
 /// Checks a pipeline without running it. Fails with every diagnostic at once.
 pub async fn check(workspace: &Workspace, pipeline: &Pipeline, depth: Depth) -> Result<Checked> {
     let context = workspace.dry_context(&pipeline.name.value)?;
-    let flow = plan::plan(pipeline, &context, Purpose::Plan, Frugality::Fast, &HashMap::new()).await?;
+    let flow = plan::plan(pipeline, &context, Purpose::Plan, Frugality::Fast, &Inputs::default()).await?;
     let mut wrong = Vec::new();
     let mut sinks = Vec::new();
     for sink in &flow.sinks {

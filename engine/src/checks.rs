@@ -70,6 +70,7 @@ impl RowCheck for ContractCheck {
                 column: violation.column,
                 reason: violation.message,
                 raw: cut(json::text(&rows, violation.row)),
+                fields: None,
             });
         }
         Ok((filter_record_batch(&rows, &BooleanArray::new(valid, None))?, rejects))
@@ -138,6 +139,7 @@ impl RowCheck for CastCheck {
                         reason: format!("\"{value}\" in \"{column}\" does not fit {to}"),
                         column: Some(column),
                         raw: cut(json::text(&batch, row)),
+                        fields: None,
                     });
                 }
             }

@@ -5,16 +5,14 @@ use std::sync::Arc;
 
 use arrow::{
     array::{AsArray, RecordBatch},
-    datatypes::{Int64Type, SchemaRef},
+    datatypes::Int64Type,
     util::display::{ArrayFormatter, FormatOptions},
 };
 use datafusion::{
-    catalog::streaming::StreamingTable,
     common::TableReference,
     datasource::empty::EmptyTable,
     error::{DataFusionError, Result as DfResult},
-    execution::{SendableRecordBatchStream, TaskContext},
-    physical_plan::streaming::PartitionStream,
+    execution::SendableRecordBatchStream,
     prelude::{DataFrame, SessionContext},
 };
 use futures::StreamExt;
@@ -105,19 +103,6 @@ pub async fn keep(step: &Step, mut rows: SendableRecordBatchStream, run: &RunCon
     Ok(Kept { step: step.name.clone(), rows: writer.finish()? })
 }
 
-#[derive(Debug)]
-struct KeptRows(Spilled);
-
-impl PartitionStream for KeptRows {
-    fn schema(&self) -> &SchemaRef {
-        self.0.schema()
-    }
-
-    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        self.0.stream()
-    }
-}
-
 /// Makes every check. A failed one that stops publishing is told by its outcome, `failed`; one that does not is `warned`.
 pub async fn evaluate(pipeline: &Pipeline, kept: &[Kept], session: &SessionContext) -> Result<Vec<ExpectationOutcome>> {
     let mut outcomes = Vec::new();
@@ -145,8 +130,7 @@ pub async fn evaluate(pipeline: &Pipeline, kept: &[Kept], session: &SessionConte
 /// Says how an expectation is broken, if it is.
 async fn broken(expectation: &Expectation, kept: &Kept, session: &SessionContext) -> DfResult<Option<String>> {
     let session = fork(session);
-    let table = StreamingTable::try_new(kept.rows.schema().clone(), vec![Arc::new(KeptRows(kept.rows.clone()))])?;
-    session.register_table(TableReference::bare(kept.step.as_str()), Arc::new(table))?;
+    session.register_table(TableReference::bare(kept.step.as_str()), kept.rows.table()?)?;
     let on = quote::identifier(&kept.step);
     let names = |columns: &[Spanned<String>]| quote::identifiers(columns.iter().map(|column| &column.value));
     let query = match &expectation.expected {

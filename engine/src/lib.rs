@@ -3,11 +3,14 @@
 pub mod books;
 pub mod check;
 pub mod checks;
+pub mod delta;
 pub mod doctor;
 pub mod error;
 pub mod events;
 pub mod expect;
+pub mod given;
 pub mod history;
+pub mod mend;
 pub mod plan;
 pub mod publish;
 pub mod quarantine;

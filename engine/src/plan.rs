@@ -2,7 +2,7 @@
 //! wrong is collected; a step that reads a broken one is passed over in silence.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -10,7 +10,7 @@ use datafusion::{
     catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider},
     common::{TableReference, tree_node::TreeNodeRecursion},
     execution::{SessionStateBuilder, runtime_env::RuntimeEnv},
-    logical_expr::LogicalPlan,
+    logical_expr::{LogicalPlan, LogicalPlanBuilder},
     prelude::{SessionConfig, SessionContext},
 };
 use weir_connectors::{
@@ -21,8 +21,10 @@ use weir_schemas::Contract;
 
 use crate::{
     checks::ContractCheck,
+    delta,
     error::{Failure, Result},
     expect::Tap,
+    given::{Given, Place},
     quarantine::Desk,
     step::{Input, Reader, Role, RowCheck, Step, StepTable},
     transforms::{self, Account},
@@ -51,6 +53,8 @@ pub struct PlannedStep {
     pub account: Account,
     /// What it took from each input, by name.
     pub taken: Vec<(String, Arc<Reader>)>,
+    /// Rows it was given from outside.
+    pub given: u64,
     /// What its source read; sources only.
     pub read: Option<Arc<ReadCount>>,
     /// What its source will remember; incremental sources only.
@@ -112,21 +116,26 @@ pub fn fork(session: &SessionContext) -> SessionContext {
     SessionContext::new_with_state(SessionStateBuilder::new_from_existing(state).with_catalog_list(Arc::new(catalogs)).build())
 }
 
-/// Plans a pipeline. `seen` holds what each incremental source remembers. Fails with every diagnostic at once.
-pub async fn plan(
-    pipeline: &Pipeline,
-    run: &Arc<RunContext>,
-    purpose: Purpose,
-    frugality: Frugality,
-    seen: &HashMap<String, BTreeMap<String, String>>,
-) -> Result<Dataflow> {
+/// What a dataflow takes besides what the pipeline says.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    /// What each incremental source remembers.
+    pub seen: HashMap<String, BTreeMap<String, String>>,
+    /// Rows given to steps.
+    pub given: HashMap<String, Given>,
+}
+
+/// Plans a pipeline. Fails with every diagnostic at once.
+pub async fn plan(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose, frugality: Frugality, inputs: &Inputs) -> Result<Dataflow> {
     let session = session(run.runtime.clone(), run.partitions, run.batch_rows, frugality);
-    let planner = Planner { pipeline, run, purpose, session: &session };
+    let added =
+        inputs.given.iter().filter(|(_, given)| given.place == Place::Instead).flat_map(|(step, _)| delta::downstream(pipeline, step));
+    let planner = Planner { pipeline, run, purpose, session: &session, inputs, added: added.collect() };
     let mut wrong = Diagnostics::new();
     let mut outside: Option<Failure> = None;
     let mut steps: Vec<PlannedStep> = Vec::new();
     for source in &pipeline.sources {
-        match planner.source(source, seen.get(&source.name.value)).await {
+        match planner.source(source).await {
             Ok(step) => steps.push(step),
             Err(Failure::Diagnostics(found)) => wrong.extend(found),
             Err(failure) => outside = outside.or(Some(failure)),
@@ -226,10 +235,13 @@ struct Planner<'a> {
     run: &'a Arc<RunContext>,
     purpose: Purpose,
     session: &'a SessionContext,
+    inputs: &'a Inputs,
+    /// Steps that hold only what given rows add.
+    added: HashSet<String>,
 }
 
 impl Planner<'_> {
-    async fn source(&self, source: &Source, seen: Option<&BTreeMap<String, String>>) -> Result<PlannedStep> {
+    async fn source(&self, source: &Source) -> Result<PlannedStep> {
         let contract = self.contract(&source.rules);
         let kind = SOURCES.iter().find(|kind| kind.kind == source.settings.kind.value).expect("the parser knows the kinds of sources");
         let read = (kind.read)(&source.settings);
@@ -242,6 +254,7 @@ impl Planner<'_> {
         };
         let desk = self.desk(&source.name.value, &source.rules);
         let coordinates = contract.is_some();
+        let given = self.inputs.given.get(&source.name.value);
         let context = SourceContext {
             run: self.run.clone(),
             step: source.name.value.clone(),
@@ -249,15 +262,23 @@ impl Planner<'_> {
             declared: contract.as_ref().map(|contract| contract.columns().clone()),
             coordinates,
             incremental: source.incremental.as_ref().map(|incremental| incremental.value.clone()),
-            seen: seen.cloned().unwrap_or_default(),
+            seen: self.inputs.seen.get(&source.name.value).cloned().unwrap_or_default(),
             rejects: desk.clone(),
-            purpose: self.purpose,
+            purpose: if given.is_some_and(|given| given.place == Place::Instead) { Purpose::Plan } else { self.purpose },
         };
         let opened = settings.open(&context).await.map_err(|error| match error.blame {
             Blame::User => Failure::from(pointed(&error, &source.settings, &source.name.value)),
             _ => Failure::from_connector(&error).in_step(&source.name.value),
         })?;
-        let table = opened.table.schema();
+        let provider = match given {
+            None => opened.table,
+            Some(given) => match given.place {
+                Place::Instead => given.rows.table(),
+                Place::Beside => given.beside(opened.table),
+            }
+            .map_err(|error| crate::run::explain(&error))?,
+        };
+        let table = provider.schema();
         let checks: Vec<Arc<dyn RowCheck>> = match &contract {
             Some(_) => vec![Arc::new(ContractCheck::new(contract.clone(), &table, coordinates))],
             None => Vec::new(),
@@ -266,7 +287,7 @@ impl Planner<'_> {
             source.name.value.clone(),
             Role::Source,
             source.settings.kind.value.clone(),
-            Input::Provider(opened.table),
+            Input::Provider(provider),
             checks,
             desk.clone(),
             self.run.cancel.clone(),
@@ -276,6 +297,7 @@ impl Planner<'_> {
             desk,
             account: Account::Same,
             taken: Vec::new(),
+            given: given.map_or(0, |given| given.rows.rows()),
             read: Some(opened.read),
             advance: opened.advance,
         })
@@ -301,7 +323,27 @@ impl Planner<'_> {
             inputs.push(&found.step);
             taken.push((input.value.clone(), reader));
         }
-        let planned = transforms::plan(&session, transform, &self.pipeline.file).await?;
+        let mut planned = transforms::plan(&session, transform, &self.pipeline.file).await?;
+        if inputs.iter().any(|input| self.added.contains(&input.name)) {
+            // What cannot go row by row has been weighed by whoever gave the rows.
+            planned.plan = delta::added(&planned.plan, &|table| self.added.contains(table), true)
+                .map_err(|obstacle| vec![self.odd(transform, obstacle)])?;
+        }
+        let given = self.inputs.given.get(&transform.name.value);
+        let mut input = Input::Plan(planned.plan.clone());
+        if let Some(given) = given {
+            let joined = given.rows.table().and_then(|table| match given.place {
+                Place::Instead => Ok(Input::Provider(table)),
+                Place::Beside => {
+                    let rows = session.read_table(table)?.into_unoptimized_plan();
+                    Ok(Input::Plan(LogicalPlanBuilder::from(planned.plan.clone()).union(rows)?.build()?))
+                }
+            });
+            input = joined.map_err(|error| vec![self.odd(transform, &crate::sql::message(&error))])?;
+        }
+        if given.is_some_and(|given| given.place == Place::Instead) {
+            (inputs, taken) = (Vec::new(), Vec::new());
+        }
         for input in inputs {
             for _ in 0..scans_of(&planned.plan, &input.name) {
                 input.announce_reader();
@@ -320,12 +362,24 @@ impl Planner<'_> {
             transform.name.value.clone(),
             Role::Transform,
             planned.kind.to_owned(),
-            Input::Plan(planned.plan),
+            input,
             checks,
             desk.clone(),
             self.run.cancel.clone(),
         );
-        Ok(Some(PlannedStep { step: Arc::new(step), desk, account: planned.account, taken, read: None, advance: None }))
+        Ok(Some(PlannedStep {
+            step: Arc::new(step),
+            desk,
+            account: planned.account,
+            taken,
+            given: given.map_or(0, |given| given.rows.rows()),
+            read: None,
+            advance: None,
+        }))
+    }
+
+    fn odd(&self, transform: &Transform, why: &str) -> Diagnostic {
+        Diagnostic::error("cannot-plan", why.to_owned()).at(&self.pipeline.file, transform.name.span.clone(), "")
     }
 
     fn sink(&self, sink: &Sink, steps: &[PlannedStep]) -> Result<Option<PlannedSink>, Diagnostics> {

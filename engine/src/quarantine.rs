@@ -2,23 +2,29 @@
 //! wait in a spill file and become a Delta table `<state>/quarantine/<pipeline>/<step>` with the run's other destinations.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, LazyLock},
 };
 
 use arrow::{
-    array::{AsArray, RecordBatch, StringBuilder, TimestampMicrosecondBuilder, UInt64Builder},
-    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit},
+    array::{
+        Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondBuilder, UInt64Builder,
+        new_null_array,
+    },
+    compute::cast,
+    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, UInt64Type},
 };
 use chrono::{DateTime, Utc};
 use datafusion::{
     error::DataFusionError,
     execution::{SendableRecordBatchStream, runtime_env::RuntimeEnv},
+    prelude::{col, ident, lit},
 };
 use parking_lot::Mutex;
 use serde::Serialize;
 use weir_connectors::{Error, Reject, Rejects, RunContext, Sink, SinkContext, lake, quote::identifier};
-use weir_pipelines::{Mode, OnInvalid, OnSchemaChange, Rules, ShareMax};
+use weir_pipelines::{Diagnostic, Mode, OnInvalid, OnSchemaChange, Rules, ShareMax};
 
 use crate::{
     error::{Failure, Result},
@@ -41,8 +47,27 @@ pub static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         text("reason", false),
         text("raw", false),
         Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
+        Field::new("id", DataType::Int64, true),
+        text("fields", true),
+        text("status", true),
+        Field::new("ended_at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
+        text("ended_run", true),
+        text("ended_by", true),
+        text("change", true),
+        text("mended", true),
+        text("went_to", true),
+        text("note", true),
     ]))
 });
+
+/// The columns that say which row is meant, and what has become of it.
+pub static ENDED: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let names = ["run", "id", "status", "ended_at", "ended_run", "ended_by", "change", "mended", "went_to", "note"];
+    Arc::new(Schema::new(names.map(|name| SCHEMA.field_with_name(name).expect("one of them").clone()).to_vec()))
+});
+
+/// The status of a row that waits for somebody.
+pub const OPEN: &str = "open";
 
 /// Rows per batch of the spill file.
 const BATCH_ROWS: usize = 1024;
@@ -71,6 +96,24 @@ struct State {
     examples: Vec<String>,
     reasons: BTreeMap<(String, Option<String>), u64>,
     spill: Option<SpillWriter>,
+    /// Rows that the spill file has.
+    spilled: i64,
+    /// Rows that come in their mended form besides, and how many of them were met.
+    mended: Marks,
+    met: u64,
+}
+
+/// Rows known by where they stood and what they said, each so many times.
+pub type Marks = HashMap<u128, u32>;
+
+/// What a row is known by.
+pub fn mark(file: Option<&str>, row: Option<u64>, raw: &str) -> u128 {
+    let half = |seed: u8| {
+        let mut hasher = DefaultHasher::new();
+        (seed, file, row, raw).hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    half(0) << 64 | half(1)
 }
 
 impl Desk {
@@ -88,6 +131,16 @@ impl Desk {
     /// Rows rejected so far.
     pub fn rejected(&self) -> u64 {
         self.state.lock().rejected
+    }
+
+    /// Says which rejected rows are not to be set aside, since the run takes them in their mended form.
+    pub fn take_as_mended(&self, rows: Marks) {
+        self.state.lock().mended = rows;
+    }
+
+    /// Rejected rows that were not set aside for that reason.
+    pub fn mended(&self) -> u64 {
+        self.state.lock().met
     }
 
     /// True when rejected rows are to be kept.
@@ -139,7 +192,8 @@ impl Desk {
         }
         let waiting = std::mem::take(&mut state.waiting);
         state.waiting_bytes = 0;
-        let batch = self.batch(&waiting);
+        let batch = self.batch(&waiting, state.spilled);
+        state.spilled += batch.num_rows() as i64;
         let spill = match &mut state.spill {
             Some(spill) => spill,
             None => state.spill.insert(SpillWriter::create(&self.runtime, &SCHEMA, "rejected rows").map_err(spill_error)?),
@@ -147,8 +201,9 @@ impl Desk {
         spill.write(&batch).map_err(spill_error)
     }
 
-    fn batch(&self, rejects: &[Reject]) -> RecordBatch {
+    fn batch(&self, rejects: &[Reject], first: i64) -> RecordBatch {
         let mut texts: [StringBuilder; 8] = std::array::from_fn(|_| StringBuilder::new());
+        let mut fields = StringBuilder::new();
         let mut rows = UInt64Builder::with_capacity(rejects.len());
         let mut ats = TimestampMicrosecondBuilder::with_capacity(rejects.len()).with_timezone("UTC");
         for reject in rejects {
@@ -162,25 +217,28 @@ impl Desk {
             column.append_option(reject.column.as_ref());
             reason.append_value(&reject.reason);
             raw.append_value(&reject.raw);
+            fields.append_option(reject.fields.as_ref());
             ats.append_value(self.at.timestamp_micros());
         }
         let [mut run, mut pipeline, mut step, mut file, mut code, mut column, mut reason, mut raw] = texts;
-        RecordBatch::try_new(
-            SCHEMA.clone(),
-            vec![
-                Arc::new(run.finish()),
-                Arc::new(pipeline.finish()),
-                Arc::new(step.finish()),
-                Arc::new(file.finish()),
-                Arc::new(rows.finish()),
-                Arc::new(code.finish()),
-                Arc::new(column.finish()),
-                Arc::new(reason.finish()),
-                Arc::new(raw.finish()),
-                Arc::new(ats.finish()),
-            ],
-        )
-        .expect("every column has one value per reject")
+        let count = rejects.len();
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(run.finish()),
+            Arc::new(pipeline.finish()),
+            Arc::new(step.finish()),
+            Arc::new(file.finish()),
+            Arc::new(rows.finish()),
+            Arc::new(code.finish()),
+            Arc::new(column.finish()),
+            Arc::new(reason.finish()),
+            Arc::new(raw.finish()),
+            Arc::new(ats.finish()),
+            Arc::new(Int64Array::from_iter_values(first..first + count as i64)),
+            Arc::new(fields.finish()),
+            Arc::new(StringArray::from_iter_values(std::iter::repeat_n(OPEN, count))),
+        ];
+        columns.extend(SCHEMA.fields()[columns.len()..].iter().map(|field| new_null_array(field.data_type(), count)));
+        RecordBatch::try_new(SCHEMA.clone(), columns).expect("every column has one value per reject")
     }
 }
 
@@ -203,8 +261,19 @@ fn describe(reject: &Reject) -> String {
 }
 
 impl Rejects for Desk {
-    fn reject(&self, rejects: Vec<Reject>) -> Result<(), Error> {
+    fn reject(&self, mut rejects: Vec<Reject>) -> Result<(), Error> {
         let mut state = self.state.lock();
+        if !state.mended.is_empty() {
+            let state = &mut *state;
+            rejects.retain(|reject| match state.mended.get_mut(&mark(reject.file.as_deref(), reject.row, &reject.raw)) {
+                Some(left) if *left > 0 => {
+                    *left -= 1;
+                    state.met += 1;
+                    false
+                }
+                _ => true,
+            });
+        }
         state.rejected += rejects.len() as u64;
         for reject in &rejects {
             if state.examples.len() < EXAMPLES_MAX {
@@ -239,16 +308,29 @@ impl Rejects for Desk {
     }
 }
 
-/// The sink of a step's quarantine table, and what it is told.
+/// The sink that adds rows to a step's quarantine table, and what it is told.
 pub fn sink(step: &str, run: &Arc<RunContext>) -> (Arc<dyn Sink>, SinkContext) {
+    table_sink(step, format!("quarantine of {step}"), run, Mode::Append)
+}
+
+/// The sink that says what has become of rows there: by run and id, columns of [`ENDED`].
+pub fn ending_sink(step: &str, run: &Arc<RunContext>) -> (Arc<dyn Sink>, SinkContext) {
+    table_sink(step, format!("mended rows of {step}"), run, Mode::Merge)
+}
+
+/// The sink that leaves only the rows it is given there.
+pub fn keeping_sink(step: &str, run: &Arc<RunContext>) -> (Arc<dyn Sink>, SinkContext) {
+    table_sink(step, format!("kept rows of {step}"), run, Mode::Replace)
+}
+
+fn table_sink(step: &str, name: String, run: &Arc<RunContext>, mode: Mode) -> (Arc<dyn Sink>, SinkContext) {
     let folder = run.state_dir.join("quarantine").join(&run.pipeline).join(step);
-    let name = format!("quarantine of {step}");
     let context = SinkContext {
         run: run.clone(),
         step: name.clone(),
         folder: run.state_dir.clone(),
-        mode: Mode::Append,
-        key: Vec::new(),
+        mode,
+        key: if mode == Mode::Merge { vec!["run".to_owned(), "id".to_owned()] } else { Vec::new() },
         on_schema_change: OnSchemaChange::AddColumns,
         allow_lossy: Vec::new(),
         may_decide: false,
@@ -264,10 +346,12 @@ pub struct QuarantineTable {
     pub pipeline: String,
     /// The step.
     pub step: String,
-    /// Rows set aside, all runs.
+    /// Rows that wait there, of all runs.
     pub rows: u64,
-    /// Runs that set rows aside.
+    /// Runs that they are of.
     pub runs: u64,
+    /// Rows that have been mended or discarded.
+    pub ended: u64,
     /// Why, most frequent first.
     pub reasons: Vec<Reason>,
 }
@@ -283,6 +367,24 @@ pub struct Reason {
     pub rows: u64,
 }
 
+/// The condition that holds of rows that wait, as SQL over a table's columns: one of an earlier version knows no others.
+pub fn waiting<'a>(mut columns: impl Iterator<Item = &'a str>) -> String {
+    match columns.any(|name| name == "status") {
+        true => format!("coalesce(status, '{OPEN}') = '{OPEN}'"),
+        false => "true".to_owned(),
+    }
+}
+
+/// Says that no rows of a step are there.
+pub fn unknown_step(step: &str, pipeline: &str, steps: &[&str]) -> Diagnostic {
+    let diagnostic = Diagnostic::error("unknown-step", format!("no rows of a step \"{step}\" are in quarantine"))
+        .did_you_mean(step, steps.iter().copied());
+    match steps {
+        [] => diagnostic.help(format!("nothing of \"{pipeline}\" is in quarantine")),
+        steps => diagnostic.help(format!("steps with rows here are: {}", steps.join(", "))),
+    }
+}
+
 /// Lists what is set aside, by pipeline and step.
 pub async fn list(workspace: &Workspace, pipeline: Option<&str>) -> Result<Vec<QuarantineTable>> {
     let session = Session::open(workspace).await?;
@@ -292,19 +394,25 @@ pub async fn list(workspace: &Workspace, pipeline: Option<&str>) -> Result<Vec<Q
             continue;
         }
         let table = format!("quarantine.{}.{}", identifier(&name.schema), identifier(&name.table));
-        let total = session.collect(&format!("select count(*), count(distinct run) from {table}")).await?;
-        let reasons =
-            session.collect(&format!("select code, \"column\", count(*) as n from {table} group by 1, 2 order by 3 desc, 1, 2")).await?;
+        let waits = waiting(name.columns.iter().map(|column| column.name.as_str()));
+        let total = session
+            .collect(&format!("select count(*) filter (where {waits}), count(distinct run) filter (where {waits}), count(*) from {table}"))
+            .await?;
+        let reasons = session
+            .collect(&format!("select code, \"column\", count(*) as n from {table} where {waits} group by 1, 2 order by 3 desc, 1, 2"))
+            .await?;
         let number = |batch: &RecordBatch, column: usize, row: usize| {
             u64::try_from(batch.column(column).as_primitive::<Int64Type>().value(row)).unwrap_or(0)
         };
         let text = |batch: &RecordBatch, column: usize, row: usize| {
-            let column = arrow::compute::cast(batch.column(column), &DataType::Utf8).ok()?;
+            let column = cast(batch.column(column), &DataType::Utf8).ok()?;
             let column = column.as_string::<i32>();
-            (!arrow::array::Array::is_null(column, row)).then(|| column.value(row).to_owned())
+            column.is_valid(row).then(|| column.value(row).to_owned())
         };
+        let rows = total.first().map_or(0, |batch| number(batch, 0, 0));
         tables.push(QuarantineTable {
-            rows: total.first().map_or(0, |batch| number(batch, 0, 0)),
+            rows,
+            ended: total.first().map_or(0, |batch| number(batch, 2, 0)) - rows,
             runs: total.first().map_or(0, |batch| number(batch, 1, 0)),
             reasons: reasons
                 .iter()
@@ -320,6 +428,87 @@ pub async fn list(workspace: &Workspace, pipeline: Option<&str>) -> Result<Vec<Q
         });
     }
     Ok(tables)
+}
+
+/// Rows that break one rule, with some of them.
+#[derive(Debug, Clone, Serialize)]
+pub struct Group {
+    /// The step.
+    pub step: String,
+    /// The rule.
+    #[serde(flatten)]
+    pub reason: Reason,
+    /// The newest of them, at most as many as were asked for.
+    pub examples: Vec<Waiting>,
+}
+
+/// A row that waits.
+#[derive(Debug, Clone, Serialize)]
+pub struct Waiting {
+    /// The run that set it aside.
+    pub run: String,
+    /// Its file.
+    pub file: Option<String>,
+    /// Its line or number there.
+    pub row: Option<u64>,
+    /// What is wrong with it.
+    pub reason: String,
+    /// As it stood.
+    pub raw: String,
+}
+
+/// Rules that are looked into for examples, per step: the most frequent ones.
+const GROUPS_MAX: usize = 50;
+
+/// What waits for each rule that was broken, with `examples` rows of each.
+pub async fn groups(workspace: &Workspace, tables: &[QuarantineTable], code: Option<&str>, examples: usize) -> Result<Vec<Group>> {
+    let session = Session::open(workspace).await?;
+    let explain = |error| crate::run::explain(&error);
+    let mut groups = Vec::new();
+    for table in tables {
+        let frame = session.quarantined(&table.pipeline, &table.step).await?;
+        let has_status = frame.schema().field_with_unqualified_name("status").is_ok();
+        let reasons = table.reasons.iter().filter(|reason| code.is_none_or(|code| reason.code == code));
+        for reason in reasons.take(GROUPS_MAX) {
+            let mut wanted = col("code").eq(lit(reason.code.as_str()));
+            wanted = wanted.and(match &reason.column {
+                Some(column) => col("column").eq(lit(column.as_str())),
+                None => col("column").is_null(),
+            });
+            if has_status {
+                wanted = wanted.and(col("status").eq(lit(OPEN)).or(col("status").is_null()));
+            }
+            let order = vec![col("run").sort(false, false), col("file").sort(true, false), col("row").sort(true, false)];
+            let rows = frame
+                .clone()
+                .filter(wanted)
+                .and_then(|frame| frame.sort(order))
+                .and_then(|frame| frame.limit(0, Some(examples)))
+                .and_then(|frame| frame.select(["run", "file", "row", "reason", "raw"].map(ident)))
+                .map_err(explain)?;
+            let batches = rows.collect().await.map_err(explain)?;
+            let found = batches.iter().map(waiting_rows).collect::<datafusion::error::Result<Vec<_>>>().map_err(explain)?;
+            groups.push(Group { step: table.step.clone(), reason: reason.clone(), examples: found.into_iter().flatten().collect() });
+        }
+    }
+    Ok(groups)
+}
+
+fn waiting_rows(batch: &RecordBatch) -> datafusion::error::Result<Vec<Waiting>> {
+    let text =
+        |at: usize| -> datafusion::error::Result<StringArray> { Ok(cast(batch.column(at), &DataType::Utf8)?.as_string::<i32>().clone()) };
+    let (runs, files, reasons, raws) = (text(0)?, text(1)?, text(3)?, text(4)?);
+    let rows = cast(batch.column(2), &DataType::UInt64)?;
+    let rows = rows.as_primitive::<UInt64Type>();
+    Ok((0..batch.num_rows())
+        .map(|at| Waiting {
+            run: runs.value(at).to_owned(),
+            file: files.is_valid(at).then(|| files.value(at).to_owned()),
+            row: rows.is_valid(at).then(|| rows.value(at)),
+            reason: reasons.value(at).to_owned(),
+            raw: raws.value(at).to_owned(),
+        })
+        .collect())
 }
 
 #[cfg(test)]
@@ -340,6 +529,7 @@ mod tests {
                 column: None,
                 reason: "wrong".into(),
                 raw: "x".repeat(WAITING_BYTES_MAX / 3),
+                fields: None,
             };
             desk.reject(vec![reject]).expect("is taken");
             let state = desk.state.lock();

@@ -11,10 +11,11 @@ use async_trait::async_trait;
 use chrono::{DateTime, NaiveDate, Utc};
 use datafusion::{
     catalog::{CatalogProvider, MemTable, MemorySchemaProvider, SchemaProvider, TableProvider},
+    common::TableReference,
     error::{DataFusionError, Result as DfResult},
     execution::{SendableRecordBatchStream, SessionStateBuilder, context::SQLOptions},
     physical_plan::stream::RecordBatchStreamAdapter,
-    prelude::{SessionConfig, SessionContext},
+    prelude::{DataFrame, SessionConfig, SessionContext},
     sql::parser::Statement,
     sql::sqlparser::{
         ast,
@@ -143,6 +144,11 @@ impl Session {
             batches.push(batch.map_err(|error| crate::run::explain(&error))?);
         }
         Ok(batches)
+    }
+
+    /// A quarantine table.
+    pub async fn quarantined(&self, pipeline: &str, step: &str) -> Result<DataFrame> {
+        self.session.table(TableReference::full("quarantine", pipeline, step)).await.map_err(|error| crate::run::explain(&error))
     }
 
     /// Every table, with its columns. A table that cannot be opened has none.

@@ -2,7 +2,7 @@
 //! the decision; after it, everything will be.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -18,14 +18,17 @@ use weir_connectors::{Blame, Error, Purpose, Retry, RunContext, SinkContext, lak
 use weir_pipelines::Pipeline;
 
 use crate::{
-    books::{Books, SinkBooks, StepBooks, Summary},
+    books::{Books, Mends, SinkBooks, StepBooks, Summary},
     error::{Failure, Result, RunError},
     events::Event,
     expect::{self, Kept},
+    given::Given,
     history::{Cursors, History, LoadRecord, RunStatus},
-    plan::{self, Dataflow, Frugality, pointed},
+    plan::{self, Dataflow, Frugality, Inputs, pointed},
     publish::{self, Destination, Undecided},
-    quarantine, share,
+    quarantine::{self, Marks},
+    share,
+    spill::Spilled,
     step::{self, Reader, Role, Step, StepTable},
     transforms::Account,
     workspace::Workspace,
@@ -65,9 +68,14 @@ pub async fn run(
     for note in publish::recover(workspace, &history, &context).await? {
         events(Event::Note(note));
     }
-    history.begin(&context.run, &pipeline.name.value, &workspace.now()).await?;
-    events(Event::Started { run: context.run.clone(), bytes_total: None });
-    let mut attempt = Attempt { workspace, pipeline, history: &history, context, options, events: &events, started, notes: Vec::new() };
+    Attempt::new(workspace, pipeline, &history, context, options, &events, started).carry_out(cancel).await
+}
+
+/// Makes attempts until one succeeds or none may, and ends the run.
+async fn attempts(mut attempt: Attempt<'_>, cancel: CancellationToken) -> Result<Summary> {
+    let (workspace, history) = (attempt.workspace, attempt.history);
+    history.begin(&attempt.context.run, &attempt.context.pipeline, &workspace.now()).await?;
+    (attempt.events)(Event::Started { run: attempt.context.run.clone(), bytes_total: None });
     let mut frugality = Frugality::Fast;
     let mut pauses = PAUSES.into_iter();
     let outcome = loop {
@@ -151,7 +159,22 @@ fn exhausted(ended: &Ended) -> bool {
     matches!(&ended.failure, Failure::Error(error) if !ended.decided && error.code == "memory-limit")
 }
 
-struct Attempt<'a> {
+/// What a run does to rows of the quarantine besides.
+pub(crate) struct Mending {
+    /// The step that had set them aside.
+    pub step: String,
+    /// The rows in their mended form.
+    pub given: Given,
+    /// What the quarantine will say of them.
+    pub ended: Spilled,
+    /// What they are known by when the step rejects them once more.
+    pub marks: Marks,
+    /// For the summary.
+    pub mends: Mends,
+}
+
+/// One run on its way.
+pub(crate) struct Attempt<'a> {
     workspace: &'a Workspace,
     pipeline: &'a Pipeline,
     history: &'a History,
@@ -160,21 +183,53 @@ struct Attempt<'a> {
     events: &'a Events,
     started: Instant,
     notes: Vec<String>,
+    mending: Option<Mending>,
 }
 
-impl Attempt<'_> {
+impl<'a> Attempt<'a> {
+    /// A run that begins. The caller holds the pipeline's lock, and has taken up what earlier processes left.
+    pub(crate) fn new(
+        workspace: &'a Workspace,
+        pipeline: &'a Pipeline,
+        history: &'a History,
+        context: Arc<RunContext>,
+        options: RunOptions,
+        events: &'a Events,
+        started: Instant,
+    ) -> Self {
+        Self { workspace, pipeline, history, context, options, events, started, notes: Vec::new(), mending: None }
+    }
+
+    /// A run that ends rows of the quarantine.
+    pub(crate) fn mending(self, mending: Mending) -> Self {
+        Self { mending: Some(mending), ..self }
+    }
+
+    /// Makes the run. Either everything is published, or nothing of it is visible anywhere.
+    pub(crate) async fn carry_out(self, cancel: CancellationToken) -> Result<Summary> {
+        attempts(self, cancel).await
+    }
+
     fn note(&mut self, note: String) {
         (self.events)(Event::Note(note.clone()));
         self.notes.push(note);
     }
 
     async fn make(&mut self, frugality: Frugality) -> Result<Summary, Ended> {
-        let mut seen: HashMap<String, BTreeMap<String, String>> = HashMap::new();
+        let mut inputs = Inputs::default();
         let incremental = || self.pipeline.sources.iter().filter(|source| source.incremental.is_some());
         for source in incremental().filter(|_| !self.options.full_refresh) {
-            seen.insert(source.name.value.clone(), self.history.cursors(&self.pipeline.name.value, &source.name.value).await?);
+            inputs.seen.insert(source.name.value.clone(), self.history.cursors(&self.pipeline.name.value, &source.name.value).await?);
         }
-        let flow = self.unless_cancelled(plan::plan(self.pipeline, &self.context, Purpose::Run, frugality, &seen)).await?;
+        if let Some(mending) = &self.mending {
+            inputs.given.insert(mending.step.clone(), mending.given.clone());
+        }
+        let flow = self.unless_cancelled(plan::plan(self.pipeline, &self.context, Purpose::Run, frugality, &inputs)).await?;
+        if let Some(mending) = &self.mending
+            && let Some(planned) = flow.steps.iter().find(|planned| planned.step.name == mending.step)
+        {
+            planned.desk.take_as_mended(mending.marks.clone());
+        }
         let mut destinations = Vec::new();
         let staged = self.stage(&flow, &mut destinations).await;
         let mut summary = match staged {
@@ -404,14 +459,24 @@ impl Attempt<'_> {
             }
             written.insert(step.clone(), count);
         }
+        if let Some(mending) = &self.mending {
+            let failed = |error: Error| Failure::from_connector(&error).in_step(&mending.step);
+            let (sink, context) = quarantine::ending_sink(&mending.step, &self.context);
+            let load = sink.open(mending.ended.schema(), &context).await.map_err(failed)?;
+            let record = LoadRecord { sink: context.step.clone(), kind: lake::SINK.kind.to_owned(), state: load.stage(), published: false };
+            self.history.stage(&self.context.run, &record).await?;
+            destinations.push(Destination { record, load: load.clone() });
+            load.write_all(mending.ended.stream(), &tasks).await.map_err(|error| self.explain(&step::mark(&mending.step, error)))?;
+        }
         Ok(written)
     }
 
     fn rows_in(&self, planned: &plan::PlannedStep) -> u64 {
-        match &planned.read {
+        let own: u64 = match &planned.read {
             Some(read) => read.rows(),
             None => planned.taken.iter().map(|(_, reader)| reader.rows.load(Ordering::Relaxed)).sum(),
-        }
+        };
+        own + planned.given
     }
 
     fn book(&self, planned: &plan::PlannedStep, quarantined: &HashMap<String, u64>) -> StepBooks {
@@ -420,7 +485,8 @@ impl Attempt<'_> {
         let rows_out = step.rows_out.load(Ordering::Relaxed);
         let rejected = planned.desk.rejected();
         let rows_quarantined = quarantined.get(&step.name).copied().unwrap_or(0);
-        let missing = rows_in.saturating_sub(rows_out + rejected);
+        let rows_mended = planned.desk.mended();
+        let missing = rows_in.saturating_sub(rows_out + rejected + rows_mended);
         // A step that a `limit` downstream stopped has no account: what it was not asked for it did not make.
         let stopped = planned.taken.iter().any(|(_, reader)| reader.stopped_early.load(Ordering::Relaxed));
         StepBooks {
@@ -433,6 +499,7 @@ impl Attempt<'_> {
             rows_dropped: if planned.desk.keeps() { 0 } else { rejected },
             rows_filtered: if planned.account == Account::Filtered { missing } else { 0 },
             rows_deduplicated: if planned.account == Account::Deduplicated { missing } else { 0 },
+            rows_mended,
             conserves: planned.account != Account::Remakes && !stopped && !step.partial.load(Ordering::Relaxed),
             bytes: planned.read.as_ref().map_or(0, |read| read.bytes()),
         }
@@ -480,6 +547,7 @@ impl Attempt<'_> {
             books,
             expectations,
             notes: self.notes.clone(),
+            mends: self.mending.as_ref().map(|mending| mending.mends.clone()),
             ..Summary::default()
         };
         self.clock(&mut summary);

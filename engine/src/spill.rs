@@ -19,9 +19,10 @@ use arrow::{
     },
 };
 use datafusion::{
+    catalog::{TableProvider, streaming::StreamingTable},
     error::{DataFusionError, Result},
-    execution::{SendableRecordBatchStream, runtime_env::RuntimeEnv, spill_file::SpillFile},
-    physical_plan::stream::RecordBatchStreamAdapter,
+    execution::{SendableRecordBatchStream, TaskContext, runtime_env::RuntimeEnv, spill_file::SpillFile},
+    physical_plan::{stream::RecordBatchStreamAdapter, streaming::PartitionStream},
 };
 
 /// A file that batches are written to.
@@ -118,6 +119,16 @@ impl fmt::Debug for Spilled {
     }
 }
 
+impl PartitionStream for Spilled {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        self.stream()
+    }
+}
+
 impl Spilled {
     /// The batches' schema.
     pub fn schema(&self) -> &SchemaRef {
@@ -127,6 +138,11 @@ impl Spilled {
     /// Rows in the file.
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// The rows as a table.
+    pub fn table(&self) -> Result<Arc<dyn TableProvider>> {
+        Ok(Arc::new(StreamingTable::try_new(self.schema.clone(), vec![Arc::new(self.clone())])?))
     }
 
     /// Reads the file from its start.

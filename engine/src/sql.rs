@@ -11,7 +11,9 @@ pub fn diagnose(error: &DataFusionError, sql: &SqlText) -> Diagnostic {
     if let Some(DataFusionError::SchemaError(schema, _)) = root(error)
         && let SchemaError::FieldNotFound { field, valid_fields } = schema.as_ref()
     {
-        let names: Vec<String> = valid_fields.iter().map(|column| column.name.clone()).collect();
+        // Names that no person writes are of no help.
+        let names: Vec<String> =
+            valid_fields.iter().map(|column| column.name.clone()).filter(|name| !name.starts_with("__weir_")).collect();
         diagnostic = diagnostic.did_you_mean(&field.name, names.iter().map(String::as_str));
         if !names.is_empty() {
             diagnostic = diagnostic.help(format!("columns are: {}", crate::transforms::listed(&names)));

@@ -52,7 +52,7 @@ pub const WORDS: &[(&str, &str)] = &[
 pub(crate) const JSON_TEXT: (&str, &str) = ("ARROW:extension:name", "arrow.json");
 
 /// True for a text field that holds JSON.
-pub(crate) fn is_json_text(field: &Field) -> bool {
+pub fn is_json_text(field: &Field) -> bool {
     field.metadata().get(JSON_TEXT.0).is_some_and(|name| name == JSON_TEXT.1)
 }
 

@@ -40,6 +40,17 @@ impl Call {
     }
 }
 
+/// What a call is counted among. One run makes a call of the history's more or fewer than another, which must not shift the messages to a
+/// server: between two of those lie the instants that matter.
+pub fn kind(call: &Call) -> String {
+    match call.target.rsplit_once(':') {
+        Some((_, port)) if !call.target.starts_with('/') => format!(":{port}"),
+        _ if call.target.contains("/.weir/lake/") => "/.weir/lake/".to_owned(),
+        _ if call.target.contains("/.weir/quarantine/") => "/.weir/quarantine/".to_owned(),
+        _ => format!("\t{}\t", call.name),
+    }
+}
+
 /// When the kill comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {

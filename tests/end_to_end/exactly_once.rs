@@ -374,16 +374,6 @@ fn some(last: usize, share: usize, random: &mut Random) -> Vec<usize> {
     chosen
 }
 
-/// What a call is counted among. One run makes a call of the history's more or fewer than another, which must not shift the messages to a
-/// server: between two of those lie the instants that matter.
-fn kind(call: &Call) -> String {
-    match call.target.rsplit_once(':') {
-        Some((_, port)) if !call.target.starts_with('/') => format!(":{port}"),
-        _ if call.target.contains("/.weir/lake/") => "/.weir/lake/".to_owned(),
-        _ => format!("\t{}\t", call.name),
-    }
-}
-
 #[test]
 fn a_kill_at_any_call_then_a_rerun_leaves_three_destinations_as_if_it_had_not_been() {
     let Some(mut chain) = Chain::start() else { return };
@@ -393,7 +383,7 @@ fn a_kill_at_any_call_then_a_rerun_leaves_three_destinations_as_if_it_had_not_be
     let points: Vec<(String, usize)> = (0..calls.len())
         .filter(|at| calls[*at].name != "pwrite")
         .map(|at| {
-            let kind = kind(&calls[at]);
+            let kind = crash_shim::kind(&calls[at]);
             let number = calls[..=at].iter().filter(|call| call.line().contains(&kind)).count();
             (kind, number)
         })

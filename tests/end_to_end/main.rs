@@ -11,6 +11,7 @@ mod flights;
 mod lake;
 mod large;
 mod left;
+mod mended;
 mod project;
 mod referee;
 mod servers;

@@ -245,8 +245,8 @@ pub fn balanced(summary: &Value) {
     let count = |account: &Value, key: &str| account[key].as_u64().unwrap_or_else(|| panic!("\"{key}\" is no count in {account}"));
     let steps = summary["books"]["steps"].as_array().unwrap_or_else(|| panic!("no books in {summary}"));
     for step in steps.iter().filter(|step| step["conserves"] == true) {
-        let accounted: u64 =
-            ["rows_out", "rows_quarantined", "rows_dropped", "rows_filtered", "rows_deduplicated"].iter().map(|key| count(step, key)).sum();
+        let ends = ["rows_out", "rows_quarantined", "rows_dropped", "rows_filtered", "rows_deduplicated", "rows_mended"];
+        let accounted: u64 = ends.iter().map(|key| count(step, key)).sum();
         assert_eq!(count(step, "rows_in"), accounted, "the books of {step} do not balance");
     }
     for sink in summary["books"]["sinks"].as_array().unwrap_or_else(|| panic!("no sinks in {summary}")) {

@@ -255,6 +255,7 @@ impl Run {
                 column: Some(column),
                 reason,
                 raw: weir_schemas::json::text(own, row),
+                fields: None,
             });
         }
         input.cx.rejects.reject(rejects)?;

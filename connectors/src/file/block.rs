@@ -68,6 +68,8 @@ pub struct BadRecord {
     pub reason: String,
     /// The record's bytes as text, what is no UTF-8 replaced, cut after 64 KiB with a note of its full length.
     pub raw: String,
+    /// As in [`crate::Reject::fields`].
+    pub fields: Option<String>,
 }
 
 /// What has been learnt of a format's columns so far: names in order of appearance, and the narrowest type that holds every value seen.

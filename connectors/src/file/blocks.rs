@@ -200,6 +200,7 @@ impl Lines {
             column: None,
             reason: format!("the record has {length} bytes, more than \"record_max\" allows ({})", self.record_max_bytes),
             raw: format!("{raw}… ({length} bytes)"),
+            fields: None,
         };
         Ok(Block { bytes: Vec::new(), first_line: self.line, bad: vec![bad] })
     }

@@ -373,8 +373,29 @@ impl CsvDecoder {
             }
             _ => ("wrong-type", format!("expected {}, found null", expected(field.data_type()))),
         };
-        let bad = BadRecord { line: 0, code, column: Some(field.name().clone()), reason, raw: values::raw(&strip.block[start..end]) };
+        let (column, raw) = (Some(field.name().clone()), values::raw(&strip.block[start..end]));
+        let bad = BadRecord { line: 0, code, column, reason, raw, fields: self.fields(strip, first) };
         Spoilt { row: rows_before + row, start, bad }
+    }
+
+    /// What the record says of each wanted column, as JSON; none where its text cannot be kept whole.
+    fn fields(&self, strip: &Strip<'_>, record: u32) -> Option<String> {
+        let mut fields = serde_json::Map::new();
+        let mut bytes = 0;
+        for (field, source) in self.wanted.fields().iter().zip(&self.sources) {
+            let Some(source) = *source else { continue };
+            let (_, raw) = strip.raw(record, source, source + 1 == self.structure.fields);
+            bytes += raw.len();
+            let number = field.data_type().is_floating() || matches!(field.data_type(), arrow::datatypes::DataType::Decimal128(..));
+            let value = match strip.style.value(raw) {
+                // As JSON has numbers.
+                Some((value, _)) if number && self.format.decimal_comma => std::str::from_utf8(&value).ok()?.replace(',', ".").into(),
+                Some((value, _)) => std::str::from_utf8(&value).ok()?.into(),
+                None => serde_json::Value::Null,
+            };
+            fields.insert(field.name().clone(), value);
+        }
+        (bytes <= values::RAW_MAX).then(|| serde_json::Value::Object(fields).to_string())
     }
 
     /// All bad records in the order of the block.
@@ -383,7 +404,7 @@ impl CsvDecoder {
         all.extend(broken.iter().map(|b| {
             let reason = self.format.reason(b.fault, self.structure.fields);
             let raw = values::raw(&block[b.start..b.end]);
-            (b.start, BadRecord { line: 0, code: "malformed", column: None, reason, raw })
+            (b.start, BadRecord { line: 0, code: "malformed", column: None, reason, raw, fields: None })
         }));
         all.sort_by_key(|(start, _)| *start);
         let mut line = Lines { block, at: 0, line: first_line };

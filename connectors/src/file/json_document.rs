@@ -107,7 +107,7 @@ impl<R: Read> JsonRecords<R> {
         if element.length > element.text.len() as u64 {
             raw = format!("{raw}… (cut, {} bytes in all)", element.length);
         }
-        block.bad.push(BadRecord { line: self.count, code: "malformed", column: None, reason, raw });
+        block.bad.push(BadRecord { line: self.count, code: "malformed", column: None, reason, raw, fields: None });
         block.text.push(b'\n');
     }
 

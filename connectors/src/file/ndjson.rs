@@ -8,7 +8,7 @@
 //! Blank lines are no records.
 
 mod infer;
-mod node;
+pub(crate) mod node;
 pub(super) mod scan;
 #[cfg(test)]
 mod tests;
@@ -115,7 +115,9 @@ impl BlockDecoder for NdjsonDecoder {
                         good.push(number);
                     }
                 }
-                Err((code, column, reason)) => bad.push(BadRecord { line: number, code, column, reason, raw: values::raw(line) }),
+                Err((code, column, reason)) => {
+                    bad.push(BadRecord { line: number, code, column, reason, raw: values::raw(line), fields: None })
+                }
             }
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));

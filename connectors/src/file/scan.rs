@@ -438,6 +438,7 @@ impl Execution {
             column: bad.column,
             reason: bad.reason,
             raw: bad.raw,
+            fields: bad.fields,
         });
         self.files.cx.rejects.reject(rejects.collect())
     }
@@ -569,7 +570,8 @@ impl PartitionStream {
             code: "wrong-type",
             column: Some(bad.column),
             reason: bad.reason,
-            raw: weir_schemas::json::row(rows, bad.row).to_string(),
+            raw: weir_schemas::json::text(rows, bad.row),
+            fields: None,
         });
         self.run.reject(part, bad.collect())?;
         if good.num_rows() > 0 {

@@ -71,7 +71,7 @@ use crate::{
 use publish::{LakeLoad, State};
 use schema::{Existing, Fit, Rules};
 use table::Place;
-pub use table::{Version, open_table, provider, tables};
+pub use table::{Version, open_table, provider, tables, vacuum};
 pub use types::type_table;
 
 /// Where rows go in the lake.

@@ -239,6 +239,14 @@ pub async fn provider(table: &DeltaTable) -> Result<Arc<dyn TableProvider>> {
         .map_err(|error| Error::system("lake-table", format!("cannot read the table at \"{}\": {error}", table.table_url())).because(error))
 }
 
+/// Removes the files of a table that its newest version does not read: what was deleted is gone then, and earlier versions with it.
+pub async fn vacuum(table: DeltaTable) -> Result<()> {
+    let url = table.table_url().to_string();
+    let vacuum = table.vacuum().with_retention_period(chrono::Duration::zero()).with_enforce_retention_duration(false);
+    let failed = |error| Error::system("lake-vacuum", format!("cannot remove old files of the table at \"{url}\"")).because(error).later();
+    vacuum.await.map(drop).map_err(failed)
+}
+
 /// Every table of the lake as schema and name, sorted.
 pub async fn tables(lake: &str, environment: &HashMap<String, String>) -> Result<Vec<(String, String)>> {
     let root = Place::at(lake, "lake", environment)?;

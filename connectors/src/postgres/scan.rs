@@ -467,7 +467,8 @@ impl Run {
                 code: "wrong-type".into(),
                 column: Some(column),
                 reason,
-                raw: weir_schemas::json::row(&raw, row).to_string(),
+                raw: weir_schemas::json::text(&raw, row),
+                fields: None,
             });
         }
         let count = rejects.len();

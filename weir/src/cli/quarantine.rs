@@ -1,4 +1,7 @@
-//! `weir quarantine`: the rows that broke their contract, why, and where they came from.
+//! `weir quarantine`: the rows that broke their contract, why, where they came from, and what becomes of them.
+
+mod end;
+mod groups;
 
 use std::{
     io::{self, BufWriter},
@@ -16,7 +19,6 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use weir_connectors::quote::identifier;
 use weir_engine::{Workspace, quarantine::QuarantineTable, query::Session};
-use weir_pipelines::Diagnostic;
 
 use super::{
     context::{Answer, Context, Stop},
@@ -30,12 +32,15 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   weir quarantine list                                 how many rows, per step and reason
-  weir quarantine show flights --step flights --limit 5
-  weir quarantine show flights --code maximum --json
+  weir quarantine show flights                         each rule that was broken, with examples
+  weir quarantine rows flights --code maximum --limit 5
   weir quarantine export flights -o rejected.ndjson
+  weir quarantine fix users --set \"zip = lpad(zip, 5, '0')\" --where \"length(zip) < 5\" --dry-run
+  weir quarantine discard users --code malformed --reason \"torn by the vendor, ticket 4711\"
+  weir quarantine purge users --older-than 90d
   weir sql -c 'select code, count(*) from quarantine.flights.flights group by 1'";
 
-/// See and export rows that broke their contract
+/// See, mend, discard and export rows that broke their contract
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
 pub struct Quarantine {
@@ -52,9 +57,18 @@ enum Command {
         #[arg(value_name = "PIPELINE", value_hint = clap::ValueHint::AnyPath)]
         pipeline: Option<String>,
     },
-    /// Show quarantined rows with reason, file and line, newest run first
-    #[command(after_help = "Example:\n  weir quarantine show flights --code required --limit 5")]
+    /// Show each rule that was broken, how often, and some of the rows
+    #[command(after_help = "Example:\n  weir quarantine show flights --code required --examples 5")]
     Show {
+        #[command(flatten)]
+        which: Which,
+        /// At most so many rows of each rule
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        examples: usize,
+    },
+    /// Print quarantined rows with reason, file and line, newest run first
+    #[command(after_help = "Example:\n  weir quarantine rows flights --code required --limit 5")]
+    Rows {
         #[command(flatten)]
         which: Which,
         /// At most so many rows
@@ -73,6 +87,20 @@ enum Command {
         #[arg(short, long, value_enum)]
         format: Option<Format>,
     },
+    /// Change quarantined rows and load those that are valid then through the rest of their pipeline
+    ///
+    /// Rows are changed by SQL expressions over their step's columns and, as quarantine.code, quarantine.raw and so on, over those of the quarantine.
+    /// Whatever is valid then is loaded, exactly once, into the same destinations; the others stay. The quarantine keeps what was done, when, and by whom.
+    #[command(after_help = end::FIX_EXAMPLES)]
+    Fix(end::Fix),
+    /// Give quarantined rows up, with a reason
+    ///
+    /// They stay in the quarantine's table, marked, until they are purged.
+    #[command(after_help = end::DISCARD_EXAMPLES)]
+    Discard(end::Discard),
+    /// Remove rows from the quarantine by age: those that were mended or discarded
+    #[command(after_help = end::PURGE_EXAMPLES)]
+    Purge(end::Purge),
 }
 
 /// Which rows are meant.
@@ -105,7 +133,24 @@ impl Quarantine {
                     context.answer(&list(&tables, context.out))?;
                 }
             }
-            Command::Show { which, limit } => {
+            Command::Show { which, examples } => {
+                let pipeline = name_of(&which.pipeline, &workspace, context);
+                let mut tables = weir_engine::quarantine::list(&workspace, Some(&pipeline)).await?;
+                which.check_step(&pipeline, &tables)?;
+                tables.retain(|table| which.step.as_ref().is_none_or(|step| *step == table.step));
+                let found = weir_engine::quarantine::groups(&workspace, &tables, which.code.as_deref(), examples).await?;
+                if context.global.json {
+                    context.answer_json(&json!({ "pipeline": pipeline, "rules": found }))?;
+                } else if found.is_empty() {
+                    return nothing(&which, context);
+                } else {
+                    context.answer(&groups::render(&pipeline, &found, context.out))?;
+                }
+            }
+            Command::Fix(fix) => return fix.answer(context).await,
+            Command::Discard(discard) => return discard.answer(&workspace, context).await,
+            Command::Purge(purge) => return purge.answer(&workspace, context).await,
+            Command::Rows { which, limit } => {
                 let columns = if context.global.json { "*" } else { "step, file, \"row\", code, \"column\", reason, raw" };
                 let streams = which.streams(&workspace, context, columns).await?;
                 if streams.is_empty() {
@@ -149,25 +194,30 @@ impl Which {
     async fn streams(&self, workspace: &Workspace, context: &Context, columns: &str) -> Result<Vec<SendableRecordBatchStream>, Stop> {
         let pipeline = name_of(&self.pipeline, workspace, context);
         let tables = weir_engine::quarantine::list(workspace, Some(&pipeline)).await?;
-        let steps: Vec<&str> = tables.iter().map(|table| table.step.as_str()).collect();
-        if let Some(step) = &self.step
-            && !steps.is_empty()
-            && !steps.contains(&step.as_str())
-        {
-            return Err(Diagnostic::error("unknown-step", format!("no rows of a step \"{step}\" are in quarantine"))
-                .did_you_mean(step, steps.iter().copied())
-                .help(format!("steps with rows here are: {}", steps.join(", ")))
-                .into());
-        }
+        self.check_step(&pipeline, &tables)?;
+        let steps = tables.iter().filter(|table| table.rows > 0).map(|table| table.step.as_str());
         let session = Session::open(workspace).await?;
         let mut streams = Vec::new();
-        for step in steps.into_iter().filter(|step| self.step.as_deref().is_none_or(|wanted| wanted == *step)) {
+        for step in steps.filter(|step| self.step.as_deref().is_none_or(|wanted| wanted == *step)) {
             let table = format!("quarantine.{}.{}", identifier(&pipeline), identifier(step));
-            let sql = format!("select {columns} from {table} order by run desc, file, \"row\"");
+            let known = session.quarantined(&pipeline, step).await?;
+            let waits = weir_engine::quarantine::waiting(known.schema().fields().iter().map(|field| field.name().as_str()));
+            let sql = format!("select {columns} from {table} where {waits} order by run desc, file, \"row\"");
             // Ctrl-C drops the stream, which ends the query.
             streams.push(session.query(&sql, CancellationToken::new()).await?);
         }
         Ok(streams)
+    }
+
+    /// Refuses a step that has set nothing aside.
+    fn check_step(&self, pipeline: &str, tables: &[QuarantineTable]) -> Result<(), Stop> {
+        let steps: Vec<&str> = tables.iter().map(|table| table.step.as_str()).collect();
+        match &self.step {
+            Some(step) if !steps.is_empty() && !steps.contains(&step.as_str()) => {
+                Err(weir_engine::quarantine::unknown_step(step, pipeline, &steps).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Lets the rows through that are meant, and no more of them than `limit`.
@@ -246,7 +296,7 @@ mod tests {
             Reason { code: "maximum".into(), column: Some("dep_delay".into()), rows: 1200 },
             Reason { code: "malformed".into(), column: None, rows: 3 },
         ];
-        let tables = [QuarantineTable { pipeline: "flights".into(), step: "raw".into(), rows: 1203, runs: 2, reasons }];
+        let tables = [QuarantineTable { pipeline: "flights".into(), step: "raw".into(), rows: 1203, runs: 2, ended: 0, reasons }];
         assert_eq!(
             list(&tables, Style::PLAIN),
             "pipeline  step  code       column      rows\n\

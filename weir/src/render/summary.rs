@@ -47,6 +47,16 @@ pub fn render(summary: &Summary, style: Style) -> String {
         let rows = counted(summary.rows_quarantined, "row was", "rows were");
         out.push_str(&format!("  {rows} set aside; see them with: weir quarantine show {}\n", summary.pipeline));
     }
+    if let Some(mends) = &summary.mends {
+        let how = if mends.changes.is_empty() { String::new() } else { format!(": {}", mends.changes.join(", ")) };
+        out.push_str(&format!(
+            "  {} of \"{}\" {} {}{how}\n",
+            counted(mends.rows, "row", "rows"),
+            mends.step,
+            if mends.rows == 1 { "was" } else { "were" },
+            mends.status
+        ));
+    }
     for note in &summary.notes {
         out.push_str(&format!("  {}: {note}\n", style.dim("note")));
     }
@@ -57,7 +67,8 @@ pub fn render(summary: &Summary, style: Style) -> String {
 }
 
 fn account(summary: &Summary) -> Table {
-    let header = ["step", "kind", ">read", ">out", ">loaded", ">quarantined", ">dropped", ">filtered", ">deduplicated", ">bytes"];
+    let header =
+        ["step", "kind", ">read", ">out", ">loaded", ">quarantined", ">dropped", ">filtered", ">deduplicated", ">mended", ">bytes"];
     let mut table = Table::new(Look::Plain, &header).indent(2);
     for step in &summary.books.steps {
         table.row(step_cells(step));
@@ -76,11 +87,12 @@ fn account(summary: &Summary) -> Table {
         some(summary.rows_filtered),
         some(summary.rows_deduplicated),
         String::new(),
+        String::new(),
     ]);
     table.without_empty_columns()
 }
 
-fn step_cells(step: &StepBooks) -> [String; 10] {
+fn step_cells(step: &StepBooks) -> [String; 11] {
     [
         step.step.clone(),
         step.kind.clone(),
@@ -91,11 +103,12 @@ fn step_cells(step: &StepBooks) -> [String; 10] {
         some(step.rows_dropped),
         some(step.rows_filtered),
         some(step.rows_deduplicated),
+        some(step.rows_mended),
         if step.role == "source" { bytes(step.bytes) } else { String::new() },
     ]
 }
 
-fn sink_cells(sink: &SinkBooks) -> [String; 10] {
+fn sink_cells(sink: &SinkBooks) -> [String; 11] {
     let none = String::new;
     [
         sink.step.clone(),
@@ -103,6 +116,7 @@ fn sink_cells(sink: &SinkBooks) -> [String; 10] {
         count(sink.rows_in),
         none(),
         count(sink.rows_loaded),
+        none(),
         none(),
         none(),
         none(),
@@ -181,6 +195,7 @@ mod tests {
                 outcome("carriers are known", "warned", "2 rows, such as carrier = XX"),
             ],
             notes: vec!["2 new files".into()],
+            mends: None,
         }
     }
 

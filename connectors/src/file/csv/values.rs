@@ -347,7 +347,7 @@ pub fn cut(value: &[u8]) -> String {
 }
 
 /// The most bytes of a bad record that are kept.
-const RAW_MAX: usize = 64 << 10;
+pub const RAW_MAX: usize = 64 << 10;
 
 /// A bad record's bytes as text, without its line ending, cut after 64 KiB with a note of its full length.
 pub fn raw(record: &[u8]) -> String {

@@ -351,6 +351,21 @@ impl Record {
         }
     }
 
+    /// Takes a text for what it says, as delimited text has it, as one row of the only column. False, and nothing taken, where it
+    /// says no such value.
+    pub fn push_text(&mut self, text: &[u8]) -> bool {
+        let [node] = self.0.nodes.as_mut_slice() else { return false };
+        let taken = match &mut node.kind {
+            Kind::Number(c) | Kind::Integer(c) | Kind::Decimal(c) | Kind::Boolean(c) | Kind::Text(c) => c.push(text),
+            Kind::Json(_) | Kind::Null(_) | Kind::List(..) | Kind::Struct(_) => false,
+        };
+        if taken {
+            self.0.rows += 1;
+            self.0.nulls.append_non_null();
+        }
+        taken
+    }
+
     /// The columns.
     pub fn finish(self) -> Result<Vec<ArrayRef>> {
         self.0.nodes.into_iter().map(Node::finish).collect()
