@@ -1,8 +1,13 @@
 //! Ends rows of the quarantine: mended and loaded through the rest of their pipeline, or discarded with a reason. Either is a run like any other,
 //! whose destinations are the pipeline's and the quarantine itself: a row leaves the one as it enters the others, or neither happens.
 
+mod ending;
+mod purge;
 pub mod select;
 mod sift;
+
+pub use purge::purge;
+pub(crate) use purge::purge_by_age;
 
 use std::{collections::BTreeMap, fs::File, sync::Arc, time::Instant};
 
@@ -12,20 +17,16 @@ use arrow::{
     datatypes::{DataType, Schema, SchemaRef, UInt64Type},
     util::display::{ArrayFormatter, FormatOptions},
 };
-use chrono::{DateTime, Utc};
-use datafusion::{
-    common::ScalarValue,
-    prelude::{DataFrame, SessionContext, col, in_list, lit},
-};
+use datafusion::prelude::{DataFrame, SessionContext, col, lit};
 use futures::StreamExt;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
-use weir_connectors::{Coordinates, Purpose, RunContext, Sink, SinkContext, lake};
+use weir_connectors::{Coordinates, Purpose, RunContext, SinkContext};
 use weir_pipelines::{Mode, OnInvalid, Pipeline, SqlText};
 use weir_schemas::json;
 
 use self::{
+    ending::Ending,
     select::{ASKED, Assignment, Rows, Selected},
     sift::Sifted,
 };
@@ -34,9 +35,9 @@ use crate::{
     delta,
     error::{Failure, Result},
     given::{Given, Place},
-    history::{Cursors, History, LoadRecord, RunStatus},
+    history::{History, RunStatus},
     plan::{self, Frugality, Inputs, PlannedStep},
-    publish::{self, Destination, Undecided},
+    publish,
     quarantine::{self, ENDED, Marks},
     query::Session,
     run::{Attempt, Events, Mending, RunOptions},
@@ -540,133 +541,5 @@ impl Prepared<'_> {
         };
         let attempt = Attempt::new(self.workspace, &route.part, &self.history, self.context, RunOptions::default(), &events, self.started);
         attempt.mending(mending).carry_out(self.cancel).await
-    }
-}
-
-/// Removes rows of a pipeline's quarantine that were set aside before `before`: the mended and discarded ones, with `open` those that wait too.
-/// Returns how many, by step.
-pub async fn purge(
-    workspace: &Workspace,
-    name: &str,
-    step: Option<&str>,
-    before: DateTime<Utc>,
-    open: bool,
-    (by, dry_run): (&str, bool),
-    cancel: CancellationToken,
-) -> Result<Vec<(String, u64)>> {
-    let history = workspace.history().await?;
-    let _lock = workspace.lock(name)?;
-    let context = workspace.context(name, &history, cancel)?;
-    publish::recover(workspace, &history, &context).await?;
-    let tables = quarantine::list(workspace, Some(name)).await?;
-    let steps: Vec<&str> = tables.iter().map(|table| table.step.as_str()).collect();
-    if let Some(step) = step.filter(|step| !steps.contains(step)) {
-        return Err(quarantine::unknown_step(step, name, &steps).into());
-    }
-    let session = Session::open(workspace).await?;
-    let explain = |error| crate::run::explain(&error);
-    let mut removed = Vec::new();
-    for at in steps.into_iter().filter(|at| step.is_none_or(|step| step == *at)) {
-        let frame = session.quarantined(name, at).await?;
-        let limit = lit(ScalarValue::TimestampMicrosecond(Some(before.timestamp_micros()), Some("UTC".into())));
-        let mut goes = col("at").lt(limit);
-        match frame.schema().field_with_unqualified_name("status") {
-            Ok(_) if !open => goes = goes.and(in_list(col("status"), vec![lit("mended"), lit("discarded")], false)),
-            // Of an earlier version: all of them wait.
-            Err(_) if !open => continue,
-            _ => {}
-        }
-        let count = frame.clone().filter(goes.clone()).map_err(explain)?.count().await.map_err(explain)? as u64;
-        removed.push((at.to_owned(), count));
-        if dry_run {
-            continue;
-        }
-        if count == 0 {
-            vacuum(&context, at).await?;
-            continue;
-        }
-        let started = Instant::now();
-        let mut stays = frame.filter(goes.is_not_true()).map_err(explain)?.execute_stream().await.map_err(explain)?;
-        let mut rows = SpillWriter::create(&context.runtime, &stays.schema(), "rows of the quarantine").map_err(explain)?;
-        while let Some(batch) = stays.next().await {
-            rows.write(&batch.map_err(explain)?).map_err(explain)?;
-        }
-        // A run for each table.
-        let context = Arc::new(RunContext { run: Uuid::now_v7().to_string(), ..context.as_ref().clone() });
-        let mends =
-            Mends { step: at.to_owned(), rows: count, status: "purged".to_owned(), changes: Vec::new(), by: by.to_owned(), anew: false };
-        let sink = quarantine::keeping_sink(at, &context);
-        let ending = Ending { workspace, history: &history, context: &context, sink, mends };
-        ending.carry_out(rows.finish().map_err(explain)?, started).await?;
-        vacuum(&context, at).await?;
-    }
-    Ok(removed)
-}
-
-/// What is purged is to be gone: from earlier versions of the table too.
-async fn vacuum(context: &RunContext, step: &str) -> Result<()> {
-    let root = context.state_dir.join("quarantine").display().to_string();
-    match lake::open_table(&root, &context.environment, &context.pipeline, step, lake::Version::Newest).await? {
-        Some(table) => Ok(lake::vacuum(table).await?),
-        None => Ok(()),
-    }
-}
-
-/// A run whose only destination is a quarantine table.
-struct Ending<'a> {
-    workspace: &'a Workspace,
-    history: &'a History,
-    context: &'a Arc<RunContext>,
-    sink: (Arc<dyn Sink>, SinkContext),
-    mends: Mends,
-}
-
-impl Ending<'_> {
-    async fn carry_out(self, rows: Spilled, started: Instant) -> Result<Summary> {
-        let run = &self.context.run;
-        self.history.begin(run, &self.context.pipeline, &self.workspace.now()).await?;
-        let mut destinations = Vec::new();
-        let outcome = match self.stage(rows, &mut destinations).await {
-            Ok(mut summary) => match publish::decide(self.history, run, &mut destinations, &Cursors::default(), &mut summary).await {
-                Ok(()) => {
-                    summary.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                    return publish::publish(self.history, run, &destinations, &mut summary, || self.workspace.now())
-                        .await
-                        .map(|()| summary);
-                }
-                // Whoever comes next finds out.
-                Err(Undecided { failure, unknown: true }) => return Err(failure),
-                Err(Undecided { failure, .. }) => failure,
-            },
-            Err(failure) => failure,
-        };
-        publish::discard(self.history, run, &destinations).await?;
-        let (status, text) = match &outcome {
-            Failure::Interrupted => (RunStatus::Interrupted, None),
-            other => (RunStatus::Failed, Some(other.sentence())),
-        };
-        self.history.end(run, status, &self.workspace.now(), text.as_deref()).await?;
-        Err(outcome)
-    }
-
-    async fn stage(&self, rows: Spilled, destinations: &mut Vec<Destination>) -> Result<Summary> {
-        let (sink, context) = &self.sink;
-        let failed = |error: weir_connectors::Error| Failure::from_connector(&error).in_step(&self.mends.step);
-        let load = sink.open(rows.schema(), context).await.map_err(failed)?;
-        let record = LoadRecord { sink: context.step.clone(), kind: lake::SINK.kind.to_owned(), state: load.stage(), published: false };
-        self.history.stage(&self.context.run, &record).await?;
-        destinations.push(Destination { record, load: load.clone() });
-        let tasks = SessionContext::new_with_config_rt(Default::default(), self.context.runtime.clone()).task_ctx();
-        load.write_all(rows.stream(), &tasks).await.map_err(|error| crate::run::explain(&error))?;
-        let sealed = load.seal().await.map_err(failed)?;
-        destinations[0].record.state = sealed.state;
-        Ok(Summary {
-            run: self.context.run.clone(),
-            pipeline: self.context.pipeline.clone(),
-            status: "staged".to_owned(),
-            started_at: self.context.started_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
-            mends: Some(self.mends.clone()),
-            ..Summary::default()
-        })
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     expect::{self, Kept},
     given::Given,
     history::{Cursors, History, LoadRecord, RunStatus},
+    mend,
     plan::{self, Dataflow, Frugality, Inputs, pointed},
     publish::{self, Destination, Undecided},
     quarantine::{self, Marks},
@@ -68,7 +69,15 @@ pub async fn run(
     for note in publish::recover(workspace, &history, &context).await? {
         events(Event::Note(note));
     }
-    Attempt::new(workspace, pipeline, &history, context, options, &events, started).carry_out(cancel).await
+    let mut summary = Attempt::new(workspace, pipeline, &history, context.clone(), options, &events, started).carry_out(cancel).await?;
+    if summary.status == "published" {
+        // The run is what it is: what could not be removed now is removed by a later one.
+        match mend::purge_by_age(workspace, &history, context).await {
+            Ok(note) => summary.notes.extend(note),
+            Err(failure) => summary.notes.push(format!("old rows stay in quarantine: {}", failure.sentence())),
+        }
+    }
+    Ok(summary)
 }
 
 /// Makes attempts until one succeeds or none may, and ends the run.

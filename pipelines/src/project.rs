@@ -1,7 +1,7 @@
 //! `weir.toml`: what a project's pipelines share, with the chosen profile laid over it.
 //! What a connection's kind, a server or an alert may hold is left to those who read it; `{ env = … }` and its kin stay as written.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use indexmap::IndexMap;
 use toml::de::{DeTable, DeValue};
@@ -29,6 +29,8 @@ pub struct Project {
     pub lake_path: String,
     /// What runs may hold in memory. None: half of the machine or of the cgroup.
     pub memory_limit_bytes: Option<u64>,
+    /// How long the quarantine keeps rows that were mended or discarded. None: until they are purged.
+    pub quarantine_keep: Option<Duration>,
     /// Profiles that `weir.toml` offers.
     pub profiles: Vec<String>,
     /// The chosen one.
@@ -42,7 +44,7 @@ pub struct Connection {
     pub settings: Settings,
 }
 
-const KEYS: [&str; 5] = ["connection", "lake", "memory", "server", "alert"];
+const KEYS: [&str; 6] = ["connection", "lake", "memory", "quarantine", "server", "alert"];
 
 impl Project {
     /// A project without `weir.toml`.
@@ -53,6 +55,7 @@ impl Project {
             connections: IndexMap::new(),
             lake_path: ".weir/lake".into(),
             memory_limit_bytes: None,
+            quarantine_keep: None,
             profiles: Vec::new(),
             profile: None,
         }
@@ -86,6 +89,7 @@ impl Project {
             project.lake_path = path.to_owned();
         }
         project.memory_limit_bytes = value(&merged, "memory", "limit").and_then(|limit| size(limit).ok());
+        project.quarantine_keep = value(&merged, "quarantine", "keep").and_then(|keep| age(keep).ok());
         if let Some(DeValue::Table(connections)) = merged.get("connection").map(toml::Spanned::get_ref) {
             for (name, value) in in_order(connections) {
                 let DeValue::Table(kinds) = value.get_ref() else { continue };
@@ -113,6 +117,13 @@ fn size(value: &DeValue<'_>) -> Result<u64, String> {
         other => return Err(format!("expected a size such as \"2GB\" for \"limit\", found {}", crate::parse::walk::type_name(other))),
     };
     if bytes == 0 { Err("\"limit\" must be more than nothing".into()) } else { Ok(bytes) }
+}
+
+fn age(value: &DeValue<'_>) -> Result<Duration, String> {
+    match value {
+        DeValue::String(text) => units::duration(text),
+        other => Err(format!("expected a duration such as \"90d\" for \"keep\", found {}", crate::parse::walk::type_name(other))),
+    }
 }
 
 /// Checks the whole file and returns the names of its profiles.
@@ -155,7 +166,7 @@ fn check_shared(walk: &mut Walk<'_>, root: &DeTable<'_>) {
             }
         }
     }
-    for (key, known) in [("lake", "path"), ("memory", "limit")] {
+    for (key, known) in [("lake", "path"), ("memory", "limit"), ("quarantine", "keep")] {
         let Some(value) = root.get(key) else { continue };
         let span = value.span();
         let Some(entries) = walk.as_table(key, value) else { continue };
@@ -169,6 +180,11 @@ fn check_shared(walk: &mut Walk<'_>, root: &DeTable<'_>) {
             && let Err(message) = size(limit.get_ref())
         {
             walk.error("bad-size", message, limit.span(), "");
+        }
+        if let Some(keep) = entries.get("keep").filter(|_| known == "keep")
+            && let Err(message) = age(keep.get_ref())
+        {
+            walk.error("bad-duration", message, keep.span(), "");
         }
     }
     if let Some(value) = root.get("server") {
