@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, new_null_array},
+    array::{Array, ArrayRef, AsArray, new_null_array},
     compute::cast,
     datatypes::{DataType, Field, Schema, TimeUnit},
 };
@@ -36,8 +36,9 @@ pub struct Unfit {
 /// What is said of every cell of a row whose cells cannot be told apart.
 pub const UNREADABLE: &str = "the row as it stood cannot be taken apart";
 
-/// One column of some rows. A cell that is not in a row is null; one that is unfit is null too, and told.
-pub fn column(field: &Field, rows: &[Kept<'_>]) -> Result<(ArrayRef, Vec<Unfit>)> {
+/// One column of some rows. A cell that is not in a row is null; one that is unfit is null too, and told. A number or a boolean of a text column
+/// is its text; unless `plain`, which is for rows that were set aside in other types than they are read as, it is told all the same.
+pub fn column(field: &Field, rows: &[Kept<'_>], plain: bool) -> Result<(ArrayRef, Vec<Unfit>)> {
     let Some(read) = readable(field.data_type()) else { return Ok(unread(field, rows)) };
     let json = weir_schemas::arrow::is_json_text(field);
     let wanted = if json { json_text(field.name()) } else { Field::new(field.name(), read, true) };
@@ -47,13 +48,24 @@ pub fn column(field: &Field, rows: &[Kept<'_>]) -> Result<(ArrayRef, Vec<Unfit>)
     for (row, kept) in rows.iter().enumerate() {
         let text = kept.fields.unwrap_or(kept.raw);
         let Err((code, _, reason)) = record.read(text.as_bytes(), true) else { continue };
-        let plain = match code {
+        let said = match code {
             "malformed" => None,
             _ => text_of(text, field.name()).filter(|_| kept.fields.is_some() || spelt(field.data_type())),
         };
         let time = matches!(field.data_type(), DataType::Time32(_) | DataType::Time64(_));
-        let plain = plain.as_deref().map(|plain| if time { plain.trim_end_matches('Z') } else { plain });
-        if plain.is_some_and(|plain| record.push_text(plain.as_bytes())) {
+        let said = said.as_deref().map(|said| if time { said.trim_end_matches('Z') } else { said });
+        if said.is_some_and(|said| record.push_text(said.as_bytes())) {
+            continue;
+        }
+        if code != "malformed"
+            && !json
+            && wanted.field(0).data_type() == &DataType::Utf8
+            && let Some(scalar) = scalar_of(text, field.name())?
+            && record.push_text(scalar.as_bytes())
+        {
+            if !plain {
+                unfit.push(Unfit { row, reason });
+            }
             continue;
         }
         unfit.push(Unfit { row, reason: if code == "malformed" { UNREADABLE.to_owned() } else { reason } });
@@ -111,6 +123,17 @@ fn text_of(row: &str, name: &str) -> Option<String> {
         Value::String(text) => Some(text),
         _ => None,
     }
+}
+
+/// The number or boolean that a row has under a name, as it is written.
+fn scalar_of(row: &str, name: &str) -> Result<Option<String>> {
+    let mut record = Record::new(&Schema::new(vec![json_text(name)]), 1)?;
+    if record.read(row.as_bytes(), true).is_err() {
+        return Ok(None);
+    }
+    let array = record.finish()?.remove(0);
+    let text = array.as_string::<i32>().value(0);
+    Ok(text.starts_with(|first: char| first == '-' || first.is_ascii_digit() || matches!(first, 't' | 'f')).then(|| text.to_owned()))
 }
 
 /// A column of a type that is not read back: null, and every row that has something there is unfit.

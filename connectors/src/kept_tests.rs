@@ -13,7 +13,7 @@ fn back(array: &ArrayRef) -> (ArrayRef, Vec<Unfit>) {
     let batch = RecordBatch::try_new(Arc::new(Schema::new(vec![field.clone()])), vec![array.clone()]).expect("a batch");
     let texts: Vec<String> = (0..batch.num_rows()).map(|row| weir_schemas::json::text(&batch, row)).collect();
     let rows: Vec<Kept<'_>> = texts.iter().map(|raw| Kept { raw, fields: None }).collect();
-    column(&field, &rows).expect("reads")
+    column(&field, &rows, false).expect("reads")
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_cell_that_does_not_fit_does_not_take_its_row_along() {
         Kept { raw: r#"{"id": "7", "zip": 5}"#, fields: None },
     ];
     let said = |field: Field| {
-        let (array, unfit) = column(&field, &rows).expect("reads");
+        let (array, unfit) = column(&field, &rows, false).expect("reads");
         let text = cast(&array, &DataType::Utf8).expect("text");
         let cells: Vec<Option<String>> = text.as_string::<i32>().iter().map(|cell| cell.map(str::to_owned)).collect();
         (cells, unfit.into_iter().map(|unfit| (unfit.row, unfit.reason)).collect::<Vec<_>>())
@@ -103,6 +103,8 @@ fn a_cell_that_does_not_fit_does_not_take_its_row_along() {
         ]
     );
     let (zips, unfit) = said(Field::new("zip", DataType::Utf8, true));
-    assert_eq!(zips, [Some("94105".to_owned()), Some("94105".to_owned()), Some("00501".to_owned()), None, None, None]);
+    assert_eq!(zips, [Some("94105"), Some("94105"), Some("00501"), None, None, Some("5")].map(|zip| zip.map(str::to_owned)));
     assert_eq!(unfit, [wrong(3, UNREADABLE), wrong(5, "expected text, found 5")]);
+    let (array, unfit) = column(&Field::new("zip", DataType::Utf8, true), &rows[5..], true).expect("reads");
+    assert_eq!((array.as_string::<i32>().value(0), unfit), ("5", vec![]));
 }

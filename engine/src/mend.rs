@@ -180,7 +180,9 @@ pub async fn prepare<'a>(
     };
     let only_run = request.run.clone().or(newest);
     let frame = open_rows(&session, name, &step, only_run.as_deref(), request.code.as_deref()).await?;
-    let selected = select::select(&flow_session, frame, &step, &schema, request.condition.as_ref(), &request.assignments).await?;
+    // A transform's checks may have changed types before one of them refused a row.
+    let plain = pipeline.is_some_and(|pipeline| pipeline.transforms.iter().any(|transform| transform.name.value == step));
+    let selected = select::select(&flow_session, frame, &step, (&schema, plain), request.condition.as_ref(), &request.assignments).await?;
     let mut preview = Preview {
         pipeline: name.to_owned(),
         step: step.clone(),
@@ -395,7 +397,10 @@ impl Look<'_> {
                 && sifted.rows.num_rows() > 0
             {
                 valid.write(&sifted.rows).map_err(explain)?;
-                note_marks(&batch, &sifted, &mut marks).map_err(explain)?;
+                // Only a run that reads everything anew meets them again.
+                if preview.anew {
+                    note_marks(&batch, &sifted, &mut marks).map_err(explain)?;
+                }
             }
         }
         preview.reasons = reasons.into_iter().map(|((code, column), rows)| quarantine::Reason { code, column, rows }).collect();
@@ -534,7 +539,7 @@ impl Prepared<'_> {
         };
         let mending = Mending {
             step: self.step.clone(),
-            marks: if route.place == Place::Beside { self.found.marks } else { Marks::new() },
+            marks: self.found.marks,
             given: Given { rows, place: route.place },
             ended: self.found.ended,
             mends,

@@ -62,12 +62,12 @@ pub struct Selected {
     pub rows: SchemaRef,
 }
 
-/// Takes rows of the quarantine (with the columns [`ASKED`]), reads them as `rows`, keeps those for which `condition` is true and makes the assignments.
+/// Takes rows of the quarantine (with the columns [`ASKED`]), reads them as `rows` (see [`kept::column`] for the word beside it), keeps those for which `condition` is true and makes the assignments.
 pub async fn select(
     session: &SessionContext,
     quarantined: DataFrame,
     step: &str,
-    rows: &SchemaRef,
+    (rows, plain): (&SchemaRef, bool),
     condition: Option<&SqlText>,
     assignments: &[Assignment],
 ) -> Result<Selected> {
@@ -79,7 +79,7 @@ pub async fn select(
     let explain = |error: DataFusionError| crate::run::explain(&error);
     let set = rows.fields().iter().map(|field| assigned(field.name()).is_some()).collect();
     let stream = quarantined.execute_stream().await.map_err(explain)?;
-    let decoding = Decoding::new(stream, rows, set);
+    let decoding = Decoding::new(stream, rows, set, plain);
     let table = StreamingTable::try_new(decoding.schema.clone(), vec![Arc::new(decoding)]).map_err(explain)?;
     let plain = session.read_table(Arc::new(table)).map_err(explain)?;
     let of_step = TableReference::bare(step);
@@ -220,6 +220,8 @@ struct Decoding {
     rows: SchemaRef,
     /// Cells that an assignment makes anew: whether they can be read does not matter.
     set: Vec<bool>,
+    /// As in [`kept::column`].
+    plain: bool,
     /// Read once.
     input: Mutex<Option<SendableRecordBatchStream>>,
 }
@@ -231,16 +233,16 @@ impl fmt::Debug for Decoding {
 }
 
 impl Decoding {
-    fn new(input: SendableRecordBatchStream, rows: &SchemaRef, set: Vec<bool>) -> Self {
+    fn new(input: SendableRecordBatchStream, rows: &SchemaRef, set: Vec<bool>, plain: bool) -> Self {
         let mut fields = vec![Field::new(UNFIT, DataType::Utf8, true)];
         fields
             .extend(input.schema().fields().iter().map(|field| field.as_ref().clone().with_name(asked(field.name())).with_nullable(true)));
         fields.extend(rows.fields().iter().enumerate().map(|(at, field)| Field::new(cell(at), field.data_type().clone(), true)));
-        Self { schema: Arc::new(Schema::new(fields)), rows: rows.clone(), set, input: Mutex::new(Some(input)) }
+        Self { schema: Arc::new(Schema::new(fields)), rows: rows.clone(), set, plain, input: Mutex::new(Some(input)) }
     }
 }
 
-fn decode(schema: &SchemaRef, rows: &SchemaRef, set: &[bool], batch: &RecordBatch) -> DfResult<RecordBatch> {
+fn decode(schema: &SchemaRef, rows: &SchemaRef, set: &[bool], plain: bool, batch: &RecordBatch) -> DfResult<RecordBatch> {
     let named = |name: &str| batch.column_by_name(name).expect("it was asked for");
     let (raw, fields) = (text(named("raw"))?, text(named("fields"))?);
     let kept: Vec<Kept<'_>> =
@@ -248,7 +250,7 @@ fn decode(schema: &SchemaRef, rows: &SchemaRef, set: &[bool], batch: &RecordBatc
     let mut unfit: Vec<Option<String>> = vec![None; batch.num_rows()];
     let mut cells: Vec<ArrayRef> = Vec::with_capacity(rows.fields().len());
     for (at, field) in rows.fields().iter().enumerate() {
-        let (array, wrong) = kept::column(field, &kept)?;
+        let (array, wrong) = kept::column(field, &kept, plain)?;
         for wrong in wrong.into_iter().filter(|_| !set[at] && !is_place(field)) {
             add(&mut unfit[wrong.row], field.name(), &wrong.reason);
         }
@@ -291,13 +293,13 @@ impl PartitionStream for Decoding {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (schema, rows, set) = (self.schema.clone(), self.rows.clone(), self.set.clone());
+        let (schema, rows, set, plain) = (self.schema.clone(), self.rows.clone(), self.set.clone(), self.plain);
         let Some(input) = self.input.lock().take() else {
             let error = Err(DataFusionError::Internal("the quarantine is read twice".into()));
             return Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([error])));
         };
         let inside = schema.clone();
-        let batches = input.map(move |batch| batch.and_then(|batch| decode(&inside, &rows, &set, &batch)));
+        let batches = input.map(move |batch| batch.and_then(|batch| decode(&inside, &rows, &set, plain, &batch)));
         Box::pin(RecordBatchStreamAdapter::new(schema, batches))
     }
 }
