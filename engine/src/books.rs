@@ -122,7 +122,7 @@ pub struct SinkBooks {
 }
 
 /// An expectation and what came of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ExpectationOutcome {
     /// The step.
     pub on: String,
@@ -132,6 +132,24 @@ pub struct ExpectationOutcome {
     pub outcome: String,
     /// What was found, with examples.
     pub detail: String,
+    /// Rows that fail; 0 where it is not about single rows.
+    #[serde(default)]
+    pub rows: u64,
+    /// Failing rows that are kept and can be seen.
+    #[serde(default)]
+    pub rows_kept: u64,
+    /// The number that later runs are compared with; of a change only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
+}
+
+/// A number of a run's rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// `row_count`, or the aggregate as written.
+    pub of: String,
+    /// Finite.
+    pub value: f64,
 }
 
 impl Books {

@@ -77,8 +77,8 @@ impl RowCheck for ContractCheck {
     }
 }
 
-/// A row as the quarantine keeps it: whole up to 64 KiB, and past that its start and a word on its length.
-fn cut(mut text: String) -> String {
+/// A row as it is kept for people: whole up to 64 KiB, and past that its start and a word on its length.
+pub(crate) fn cut(mut text: String) -> String {
     const RAW_BYTES_MAX: usize = 64 << 10;
     if text.len() > RAW_BYTES_MAX {
         let note = format!("… (cut; {} bytes in all)", text.len());

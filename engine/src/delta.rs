@@ -43,8 +43,13 @@ pub fn part(pipeline: &Pipeline, step: &str) -> Option<Pipeline> {
         return None;
     }
     let mut needed: HashSet<String> = part.sinks.iter().map(|sink| sink.from.value.clone()).collect();
-    part.expectations.retain(|expectation| behind.contains(&expectation.on.value) && of_any_rows(&expectation.expected));
-    needed.extend(part.expectations.iter().map(|expectation| expectation.on.value.clone()));
+    part.expectations.retain(|expectation| {
+        // What its rows are held against must be there in full.
+        let on = &expectation.on.value;
+        let mut others = expectation.reads.iter().filter(|read| read.value != *on);
+        behind.contains(on) && of_any_rows(&expectation.expected) && others.all(|other| !behind.contains(&other.value))
+    });
+    needed.extend(part.expectations.iter().flat_map(|expectation| expectation.reads.iter().map(|read| read.value.clone())));
     for transform in part.transforms.iter().rev() {
         if needed.contains(&transform.name.value) {
             needed.extend(transform.inputs.iter().map(|input| input.value.clone()));
@@ -59,8 +64,12 @@ pub fn part(pipeline: &Pipeline, step: &str) -> Option<Pipeline> {
 /// True of what must hold of every part of a step's rows if it holds of them all.
 fn of_any_rows(expected: &Expected) -> bool {
     match expected {
-        Expected::NoRows(_) | Expected::Unique(_) | Expected::NotNull(_) => true,
-        Expected::RowCount { .. } => false,
+        Expected::NoRows(_)
+        | Expected::Unique(_)
+        | Expected::NotNull(_)
+        | Expected::AcceptedValues { .. }
+        | Expected::ForeignKey { .. } => true,
+        Expected::RowCount { .. } | Expected::Freshness { .. } | Expected::Change { .. } => false,
     }
 }
 

@@ -368,6 +368,14 @@ impl History {
         rows.iter().map(record).collect()
     }
 
+    /// What the latest published runs of a pipeline did, newest first.
+    pub async fn published_summaries(&self, pipeline: &str, limit: u32) -> Result<Vec<Summary>> {
+        let published =
+            "select summary from runs where pipeline = ? and status = 'published' and summary is not null order by run desc limit ?";
+        let rows = sqlx::query(published).bind(pipeline).bind(limit).fetch_all(&self.pool).await.map_err(failed)?;
+        rows.iter().map(|row| from_text(row.try_get("summary").map_err(failed)?)).collect()
+    }
+
     /// The run with this id, or the one run whose id ends or starts with it.
     pub async fn run(&self, id: &str) -> Result<Option<RunRecord>> {
         let rows = sqlx::query(

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod error;
 pub mod events;
 pub mod expect;
+pub mod failing;
 pub mod given;
 pub mod history;
 pub mod mend;

@@ -23,7 +23,7 @@ use crate::{
     checks::ContractCheck,
     delta,
     error::{Failure, Result},
-    expect::Tap,
+    expect::Checks,
     given::{Given, Place},
     quarantine::Desk,
     step::{Input, Reader, Role, RowCheck, Step, StepTable},
@@ -36,8 +36,8 @@ pub struct Dataflow {
     pub steps: Vec<PlannedStep>,
     /// Sinks, as written.
     pub sinks: Vec<PlannedSink>,
-    /// Steps whose rows expectations ask about.
-    pub taps: Vec<Tap>,
+    /// What the expectations need.
+    pub checks: Checks,
     /// The session that steps were planned in.
     pub session: SessionContext,
 }
@@ -171,8 +171,9 @@ pub async fn plan(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose, 
     }
     wrong.extend(clashes(pipeline, &sinks));
     wrong.extend(emptied(pipeline));
-    let (taps, found) = crate::expect::plan(pipeline, &steps, &session).await;
+    let (checks, found, failed) = crate::expect::plan(pipeline, &steps, &session, run).await;
     wrong.extend(found);
+    outside = outside.or(failed);
     if wrong.iter().any(|diagnostic| diagnostic.severity == weir_pipelines::Severity::Error) {
         wrong.sort_by_key(|diagnostic| diagnostic.labels.first().map_or(0, |label| label.span.start));
         return Err(wrong.into());
@@ -180,7 +181,7 @@ pub async fn plan(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose, 
     if let Some(failure) = outside {
         return Err(failure);
     }
-    Ok(Dataflow { steps, sinks, taps, session })
+    Ok(Dataflow { steps, sinks, checks, session })
 }
 
 /// The sinks that take part under the chosen profile.

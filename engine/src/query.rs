@@ -1,5 +1,5 @@
 //! Ad-hoc SQL, read-only: `lake.<schema>.<table>` (and `"<table>@<version>"` for an older state), `quarantine.<pipeline>.<step>`,
-//! `weir.runs` and `weir.books`. One statement at a time; whatever would change something is refused.
+//! `weir.runs`, `weir.books` and `weir.failing_rows`. One statement at a time; whatever would change something is refused.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,7 +10,7 @@ use arrow::{
 use async_trait::async_trait;
 use chrono::{DateTime, NaiveDate, Utc};
 use datafusion::{
-    catalog::{CatalogProvider, MemTable, MemorySchemaProvider, SchemaProvider, TableProvider},
+    catalog::{CatalogProvider, MemTable, MemorySchemaProvider, SchemaProvider, TableProvider, streaming::StreamingTable},
     common::TableReference,
     error::{DataFusionError, Result as DfResult},
     execution::{SendableRecordBatchStream, SessionStateBuilder, context::SQLOptions},
@@ -35,6 +35,7 @@ use weir_pipelines::{Diagnostic, SourceFile, SqlText};
 use crate::{
     check::{Column, columns},
     error::{Failure, Result},
+    failing,
     history::RunRecord,
     sql::diagnose,
     workspace::Workspace,
@@ -313,7 +314,7 @@ impl SchemaProvider for DeltaSchema {
     }
 }
 
-/// `weir.runs` and `weir.books`, from the run history.
+/// `weir.runs` and `weir.books`, from the run history, and `weir.failing_rows`, from the files beside it.
 async fn history_schema(workspace: &Workspace) -> Result<Arc<dyn SchemaProvider>> {
     let runs =
         if workspace.state_dir.join("state.db").exists() { workspace.history().await?.runs(None, RUNS_MAX).await? } else { Vec::new() };
@@ -325,6 +326,10 @@ async fn history_schema(workspace: &Workspace) -> Result<Arc<dyn SchemaProvider>
     };
     register("runs", runs_table(&runs))
         .and_then(|()| register("books", books_table(&runs)))
+        .and_then(|()| {
+            let rows = StreamingTable::try_new(failing::SCHEMA.clone(), vec![Arc::new(failing::Files::list(&workspace.state_dir)?)])?;
+            schema.register_table("failing_rows".to_owned(), Arc::new(rows)).map(|_| ())
+        })
         .map_err(|error| crate::run::explain(&error))?;
     Ok(Arc::new(schema))
 }

@@ -18,10 +18,10 @@ use weir_connectors::{Blame, Error, Purpose, Retry, RunContext, SinkContext, lak
 use weir_pipelines::Pipeline;
 
 use crate::{
-    books::{Books, Mends, SinkBooks, StepBooks, Summary},
+    books::{Books, ExpectationOutcome, Mends, SinkBooks, StepBooks, Summary},
     error::{Failure, Result, RunError},
     events::Event,
-    expect::{self, Kept},
+    expect::{self, Evaluated, Kept},
     given::Given,
     history::{Cursors, History, LoadRecord, RunStatus},
     mend,
@@ -313,11 +313,10 @@ impl<'a> Attempt<'a> {
         for planned in &flow.steps {
             planned.desk.verdict(self.rows_in(planned)).map_err(|failure| failure.in_step(&planned.step.name))?;
         }
-        let expectations = self.unless_cancelled(expect::evaluate(self.pipeline, &kept, &flow.session)).await?;
-        if let Some(failed) = expectations.iter().find(|outcome| outcome.outcome == "failed") {
-            return Err(Failure::error("expectation-failed", format!("\"{}\" does not hold: {}", failed.name, failed.detail))
-                .in_step(&failed.on)
-                .help("nothing was published; mend the data or the step, or give the expectation severity = \"warn\""));
+        let evaluating = expect::evaluate(self.pipeline, &flow.checks, &kept, &flow.session, &self.context, self.history);
+        let evaluated = self.unless_cancelled(evaluating).await?;
+        if let Some(failure) = self.unmet(&evaluated) {
+            return Err(failure);
         }
         let quarantined = self.unless_cancelled(self.quarantine(flow, destinations)).await?;
         let mut sinks = Vec::new();
@@ -348,7 +347,28 @@ impl<'a> Attempt<'a> {
             }
             return Err(failure.help("this is a defect of Weir: please report it with the pipeline file"));
         }
-        Ok(self.summarize(books, expectations))
+        let mut summary = self.summarize(books, evaluated.outcomes);
+        summary.notes.extend(evaluated.note);
+        Ok(summary)
+    }
+
+    /// What is said of expectations that do not hold and stop publishing: the first in full, the others below.
+    fn unmet(&self, evaluated: &Evaluated) -> Option<Failure> {
+        let mut failed = evaluated.outcomes.iter().filter(|outcome| outcome.outcome == "failed");
+        let first = failed.next()?;
+        let sentence = |outcome: &ExpectationOutcome| format!("\"{}\" does not hold: {}", outcome.name, outcome.detail);
+        let mut failure = Failure::error("expectation-failed", sentence(first)).in_step(&first.on);
+        for other in failed {
+            failure = failure.detail(format!("step \"{}\": {}", other.on, sentence(other)));
+        }
+        if let Some(note) = &evaluated.note {
+            failure = failure.detail(note.clone());
+        }
+        failure = failure.help("nothing was published; mend the data or the step, or give the expectation severity = \"warn\"");
+        if evaluated.outcomes.iter().any(|outcome| outcome.rows_kept > 0) {
+            failure = failure.help(format!("see the rows that fail with: weir runs failing {}", self.context.run));
+        }
+        Some(failure)
     }
 
     /// Gives up waiting when the run is cancelled.
@@ -368,7 +388,7 @@ impl<'a> Attempt<'a> {
             plans.push(self.reader(flow, &sink.from, &sink.taken).await.map_err(|error| self.explain(&error))?);
         }
         let mut taps = Vec::new();
-        for tap in &flow.taps {
+        for tap in &flow.checks.taps {
             taps.push(self.reader(flow, &tap.step, &tap.taken).await.map_err(|error| self.explain(&error))?);
         }
         plans.iter().chain(&taps).for_each(share::arm);
@@ -381,7 +401,7 @@ impl<'a> Attempt<'a> {
                 (name, written.map(|_| None))
             });
         }
-        for (tap, plan) in flow.taps.iter().zip(taps) {
+        for (tap, plan) in flow.checks.taps.iter().zip(taps) {
             let (step, tasks, context) = (tap.step.clone(), tasks.clone(), self.context.clone());
             work.spawn(async move {
                 let kept = match execute_stream(plan, tasks) {
@@ -517,7 +537,7 @@ impl<'a> Attempt<'a> {
     /// Every reader that read to the end took what the step gave, once for each of its scans.
     fn torn_edges(&self, flow: &Dataflow) -> Vec<String> {
         let sinks = flow.sinks.iter().map(|sink| (sink.from.as_ref(), sink.name.as_str(), &sink.taken));
-        let taps = flow.taps.iter().map(|tap| (tap.step.as_ref(), "an expectation", &tap.taken));
+        let taps = flow.checks.taps.iter().map(|tap| (tap.step.as_ref(), "an expectation", &tap.taken));
         sinks
             .chain(taps)
             .filter(|(_, _, reader)| !reader.stopped_early.load(Ordering::Relaxed))
@@ -536,7 +556,7 @@ impl<'a> Attempt<'a> {
         summary.rows_per_second = (summary.rows_read as f64 / elapsed.as_secs_f64().max(1e-9)) as u64;
     }
 
-    fn summarize(&self, books: Books, expectations: Vec<crate::books::ExpectationOutcome>) -> Summary {
+    fn summarize(&self, books: Books, expectations: Vec<ExpectationOutcome>) -> Summary {
         let sources = || books.steps.iter().filter(|step| step.role == Role::Source.as_str());
         let rows_read: u64 = sources().map(|step| step.rows_in).sum();
         let sum = |count: fn(&StepBooks) -> u64| books.steps.iter().map(count).sum();

@@ -17,6 +17,7 @@ use crate::{
     pipeline::Pipeline,
     settings::{Document, Settings},
 };
+pub(crate) use expect::{CHECKS, RUNS, RUNS_MIN, Z_MAX};
 pub(crate) use steps::MODES;
 use walk::{Table, Walk, integer, is_name, type_name};
 

@@ -1,4 +1,4 @@
-//! Tests of `parse.rs` and its parts: each message word for word (`golden/pipeline.txt`), what a right file becomes, and that no text panics.
+//! Tests of `parse.rs` and its parts: each message word for word (`golden/`), what a right file becomes, and that no text panics.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     cron::{CatchUp, Overlap, Retry},
     golden::{check, render},
-    pipeline::{Expected, Incremental, Keep, Mode, OnInvalid, OnSchemaChange, Operator, ShareMax},
+    pipeline::{Expected, Incremental, Keep, Measure, Mode, OnInvalid, OnSchemaChange, Operator, Reference, ShareMax},
 };
 
 const KINDS: Vocabulary<'_> = Vocabulary {
@@ -123,10 +123,12 @@ fn transform(operator: &str) -> Operator {
 
 #[test]
 fn every_mistake_has_its_words() {
-    check("golden/pipeline.txt", |text| match read(text, &[]) {
-        Ok(pipeline) => format!("right\n{}", render(&pipeline.warnings)),
-        Err(found) => render(&found),
-    });
+    for file in ["golden/pipeline.txt", "golden/expect.txt"] {
+        check(file, |text| match read(text, &[]) {
+            Ok(pipeline) => format!("right\n{}", render(&pipeline.warnings)),
+            Err(found) => render(&found),
+        });
+    }
 }
 
 #[test]
@@ -180,6 +182,42 @@ fn operators_have_their_defaults() {
     assert!(matches!(transform("from = 'a'\nselect = ['x']"), Operator::Select(columns) if columns[0].value == "x"));
     assert!(matches!(transform("from = 'a'\nrename = { x = 'y' }"), Operator::Rename(names) if names["x"].value == "y"));
     assert!(matches!(transform("from = 'a'\nfilter = 'x > 0'"), Operator::Filter(sql) if sql.text == "x > 0"));
+}
+
+#[test]
+fn every_kind_of_expectation_is_read() {
+    let tables = [
+        "accepted_values = { column = 's', values = ['x', 0x10, 1_0.5, true, 2026-01-31, 2026-01-31 06:00:00Z, 06:00:00] }",
+        "foreign_key = { columns = ['x', 'y'], references = 'a', to = ['v', 'w'] }",
+        "foreign_key = { columns = ['x'], references = 'lake.shop.orders' }",
+        "freshness = { column = 'at', max_age = '1d12h' }",
+        "change = { of = ' row_count ' }",
+        "change = { of = 'sum(x)', z_max = 2, runs = 4 }",
+    ];
+    let text = tables.map(|table| format!("[[expect]]\non = 'a'\n{table}\n")).concat();
+    let pipeline = read(&small(&text), &[]).unwrap_or_else(|found| panic!("{}", render(&found)));
+    let names: Vec<&str> = pipeline.expectations.iter().map(|expectation| expectation.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "accepted values: s",
+            "foreign key: x, y in a",
+            "foreign key: x in lake.shop.orders",
+            "fresh: at within 1d12h",
+            "change of row_count",
+            "change of sum(x)"
+        ]
+    );
+    let [values, step, lake, fresh, count, sum] = pipeline.expectations.as_slice() else { panic!("six") };
+    let Expected::AcceptedValues { values, .. } = &values.expected else { panic!("values") };
+    let values: Vec<String> = values.iter().map(|value| value.value.to_string()).collect();
+    assert_eq!(values, ["\"x\"", "16", "10.5", "true", "2026-01-31", "2026-01-31T06:00:00Z", "06:00:00"]);
+    assert!(matches!(&step.expected, Expected::ForeignKey { references: Reference::Step(_), to, .. } if to[1].value == "w"));
+    assert!(matches!(&lake.expected, Expected::ForeignKey { references: Reference::Lake { schema, table, .. }, to, .. }
+        if schema == "shop" && table == "orders" && to[0].value == "x"));
+    assert!(matches!(fresh.expected, Expected::Freshness { age_max, .. } if age_max == Duration::from_secs(36 * 3600)));
+    assert!(matches!(count.expected, Expected::Change { of: Measure::RowCount, z_max: 3.5, runs: 20, runs_min: 5 }));
+    assert!(matches!(&sum.expected, Expected::Change { of: Measure::Aggregate(_), z_max: 2.0, runs: 4, runs_min: 4 }));
 }
 
 #[test]

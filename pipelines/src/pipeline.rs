@@ -248,6 +248,8 @@ pub enum OnSchemaChange {
 pub struct Expectation {
     /// The step. It exists and is a source or a transform.
     pub on: Spanned<String>,
+    /// The steps that its rows are asked of: `on`, and what its SQL or its foreign key reads besides. Each is a source or a transform.
+    pub reads: Vec<Spanned<String>>,
     /// What is expected, in words.
     pub name: String,
     /// What must hold.
@@ -274,4 +276,109 @@ pub enum Expected {
     Unique(Vec<Spanned<String>>),
     /// None of these columns holds a null.
     NotNull(Vec<Spanned<String>>),
+    /// This column holds these values and nulls alone.
+    AcceptedValues {
+        /// The column.
+        column: Spanned<String>,
+        /// At least one.
+        values: Vec<Spanned<Scalar>>,
+    },
+    /// Each row's values in `columns` are those of a row of `references` in `to`, unless one of them is null.
+    ForeignKey {
+        /// The step's columns, at least one.
+        columns: Vec<Spanned<String>>,
+        /// Where they must be found.
+        references: Reference,
+        /// The columns there, as many.
+        to: Vec<Spanned<String>>,
+    },
+    /// The newest value of a column is no older than this when the run starts.
+    Freshness {
+        /// A column of dates or timestamps.
+        column: Spanned<String>,
+        /// More than nothing.
+        age_max: Duration,
+    },
+    /// A number lies near those of the last published runs, by its robust z-score.
+    Change {
+        /// The number.
+        of: Measure,
+        /// The score's bound, more than 0.
+        z_max: f64,
+        /// How many published runs are looked at.
+        runs: u32,
+        /// With fewer values than this, at most `runs`, it holds.
+        runs_min: u32,
+    },
+}
+
+/// A single value as TOML has it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scalar {
+    /// A string.
+    Text(String),
+    /// An integer.
+    Integer(i128),
+    /// A float, NaN and infinities included.
+    Float(f64),
+    /// True or false.
+    Boolean(bool),
+    /// A datetime, date or time, as TOML writes it: `2026-01-31T06:00:00Z`.
+    Datetime(String),
+}
+
+impl std::fmt::Display for Scalar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Scalar::Text(text) => write!(f, "\"{text}\""),
+            Scalar::Integer(number) => write!(f, "{number}"),
+            Scalar::Float(number) => write!(f, "{number:?}"),
+            Scalar::Boolean(yes) => write!(f, "{yes}"),
+            Scalar::Datetime(text) => f.write_str(text),
+        }
+    }
+}
+
+/// What a foreign key refers to.
+#[derive(Debug, Clone)]
+pub enum Reference {
+    /// A source or transform of the pipeline: its rows in the same run.
+    Step(Spanned<String>),
+    /// A table of the lake, as it was before the run.
+    Lake {
+        /// As written: `lake.SCHEMA.TABLE`.
+        name: Spanned<String>,
+        /// The schema.
+        schema: String,
+        /// The table.
+        table: String,
+    },
+}
+
+impl Reference {
+    /// The name as written.
+    pub fn name(&self) -> &Spanned<String> {
+        match self {
+            Reference::Step(name) | Reference::Lake { name, .. } => name,
+        }
+    }
+}
+
+/// What a change is watched of.
+#[derive(Debug, Clone)]
+pub enum Measure {
+    /// The number of rows.
+    RowCount,
+    /// One SQL expression of aggregates over the step.
+    Aggregate(SqlText),
+}
+
+impl Measure {
+    /// As written, and as runs remember it.
+    pub fn text(&self) -> &str {
+        match self {
+            Measure::RowCount => "row_count",
+            Measure::Aggregate(sql) => sql.text.trim(),
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::parse::MODES;
+use crate::parse::{CHECKS, MODES, RUNS, RUNS_MIN, Z_MAX};
 
 /// A kind of source or sink, as the schema shows it.
 #[derive(Debug, Clone)]
@@ -271,6 +271,7 @@ fn schedule() -> Value {
 }
 
 fn expectation() -> Value {
+    let runs = |default: u32, description: &str| json!({ "type": "integer", "minimum": 3, "maximum": 1000, "default": default, "description": description });
     let mut expectation = table(
         "A check over a step's whole output, made before publishing.",
         json!({
@@ -285,10 +286,50 @@ fn expectation() -> Value {
             ),
             "unique": columns("No two rows agree in all of these columns."),
             "not_null": columns("None of these columns holds a null."),
+            "accepted_values": table(
+                "A column holds these values and nulls alone.",
+                json!({
+                    "column": string("The column.", None),
+                    "values": {
+                        "type": "array",
+                        "items": { "type": ["string", "number", "boolean"] },
+                        "minItems": 1,
+                        "description": "The values, compared by value with the column's type: strings, numbers, booleans, datetimes.",
+                    },
+                }),
+                &["column", "values"],
+            ),
+            "foreign_key": table(
+                "Each row's values are those of a row elsewhere, unless one of them is null.",
+                json!({
+                    "columns": columns("The step's columns."),
+                    "references": string("A step of the pipeline, or lake.SCHEMA.TABLE: the table as it was before the run.", None),
+                    "to": columns("The columns there, as many. Default: of the same names."),
+                }),
+                &["columns", "references"],
+            ),
+            "freshness": table(
+                "The newest value of a column is no older than this when the run starts.",
+                json!({
+                    "column": string("A column of dates or timestamps; without a zone they are UTC.", None),
+                    "max_age": duration("How old the newest value may be, such as \"1d\"."),
+                }),
+                &["column", "max_age"],
+            ),
+            "change": table(
+                "A number lies near those of the last published runs, by its robust z-score.",
+                json!({
+                    "of": string("row_count, or an aggregate over the step such as avg(amount).", None),
+                    "z_max": { "type": "number", "exclusiveMinimum": 0, "default": Z_MAX, "description": "The score's bound." },
+                    "runs": runs(RUNS, "How many published runs are looked at."),
+                    "runs_min": runs(RUNS_MIN, "With fewer earlier values it holds, and says that it is learning."),
+                }),
+                &["of"],
+            ),
         }),
         &["on"],
     );
-    let kinds: Vec<Value> = ["sql", "row_count", "unique", "not_null"].iter().map(|kind| json!({ "required": [kind] })).collect();
+    let kinds: Vec<Value> = CHECKS.iter().map(|kind| json!({ "required": [kind] })).collect();
     merge(&mut expectation, json!({ "oneOf": kinds }));
     expectation
 }

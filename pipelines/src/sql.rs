@@ -132,24 +132,7 @@ impl SqlText {
 
     /// Checks that the text is one expression, such as `amount > 0`, that reads no table.
     pub fn check_expression(&self) -> Result<(), Diagnostics> {
-        if self.text.trim().is_empty() {
-            return Err(vec![Diagnostic::error("sql-empty", "the SQL is empty").at(
-                &self.file,
-                self.span.clone(),
-                "write a condition here",
-            )]);
-        }
-        let parsed = Parser::new(&GenericDialect {}).try_with_sql(&self.text).and_then(|mut parser| {
-            let expression: Expr = parser.parse_expr()?;
-            match parser.peek_token().token {
-                Token::EOF => Ok(expression),
-                _ => parser.expected("the end of the condition", parser.peek_token()),
-            }
-        });
-        let expression = parsed.map_err(|error| vec![self.syntax(&error)])?;
-        let mut reads = Reads { text: self, scopes: vec![], relations: vec![], queries: 0, skip: false, found: vec![] };
-        let _: ControlFlow<()> = expression.visit(&mut reads);
-        match reads.queries {
+        match self.queries_in("condition")? {
             0 => Ok(()),
             _ => Err(vec![
                 Diagnostic::error("filter-query", "a filter cannot hold a query")
@@ -157,6 +140,37 @@ impl SqlText {
                     .help("write the step with \"sql\", which can read several steps"),
             ]),
         }
+    }
+
+    /// Checks that the text is one expression that reads no table, of which whoever plans it asks that it is an aggregate: `avg(amount)`.
+    pub fn check_aggregate(&self) -> Result<(), Diagnostics> {
+        match self.queries_in("aggregate")? {
+            0 => Ok(()),
+            _ => Err(vec![
+                Diagnostic::error("aggregate-query", "an aggregate cannot hold a query")
+                    .at(&self.file, self.span.clone(), "")
+                    .help("make the value a column of a transform, and expect something of that step"),
+            ]),
+        }
+    }
+
+    /// Parses the text as one expression, `what` in messages, and counts the queries in it.
+    fn queries_in(&self, what: &str) -> Result<usize, Diagnostics> {
+        if self.text.trim().is_empty() {
+            let label = format!("write {} {what} here", if what.starts_with('a') { "an" } else { "a" });
+            return Err(vec![Diagnostic::error("sql-empty", "the SQL is empty").at(&self.file, self.span.clone(), label)]);
+        }
+        let parsed = Parser::new(&GenericDialect {}).try_with_sql(&self.text).and_then(|mut parser| {
+            let expression: Expr = parser.parse_expr()?;
+            match parser.peek_token().token {
+                Token::EOF => Ok(expression),
+                _ => parser.expected(&format!("the end of the {what}"), parser.peek_token()),
+            }
+        });
+        let expression = parsed.map_err(|error| vec![self.syntax(&error)])?;
+        let mut reads = Reads { text: self, scopes: vec![], relations: vec![], queries: 0, skip: false, found: vec![] };
+        let _: ControlFlow<()> = expression.visit(&mut reads);
+        Ok(reads.queries)
     }
 
     /// Checks that the text is a SQL type, such as `bigint` or `decimal(10, 2)`.

@@ -33,6 +33,20 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total_ms))
 }
 
+/// Writes a duration as [`duration`] reads it: `1h30m`, `2d`, `500ms`; `0s` for none.
+pub fn shown(duration: Duration) -> String {
+    const UNITS_MS: [(&str, u128); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+    let mut rest = duration.as_millis();
+    let mut out = String::new();
+    for (unit, unit_ms) in UNITS_MS {
+        if rest >= unit_ms {
+            out += &format!("{}{unit}", rest / unit_ms);
+            rest %= unit_ms;
+        }
+    }
+    if out.is_empty() { "0s".to_owned() } else { out }
+}
+
 /// Parses `256MB` (decimal), `1GiB` (binary) or a plain number of bytes. A fraction such as `1.5GB` is rounded down to a byte.
 pub fn size_bytes(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 10] = [
@@ -163,6 +177,7 @@ mod tests {
         fn a_duration_is_the_sum_of_its_parts(d in 0u64..999, h in 0u64..99, m in 0u64..99, s in 0u64..99, ms in 0u64..9999) {
             let expected = Duration::from_millis(ms + 1000 * (s + 60 * (m + 60 * (h + 24 * d))));
             prop_assert_eq!(duration(&format!("{d}d{h}h{m}m{s}s{ms}ms")), Ok(expected));
+            prop_assert_eq!(duration(&shown(expected)), Ok(expected));
         }
     }
 }

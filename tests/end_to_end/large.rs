@@ -85,3 +85,21 @@ fn an_aggregate_larger_than_memory_finishes() {
     assert_eq!(summary["rows_loaded"], rows);
     assert_eq!(project.value("select sum(n) from lake.out.result"), rows.to_string());
 }
+
+#[test]
+fn expectations_over_more_than_memory_are_checked() {
+    let rows = rows();
+    let steps = "[source.others.file]\npath = \"rows.csv\"\nformat = \"csv\"\n[transform.result]\nsql = \"select * from rows\"\n\
+                 [[expect]]\non = \"result\"\nname = \"unique\"\nunique = [\"text\"]\n\
+                 [[expect]]\non = \"result\"\nname = \"known\"\nforeign_key = { columns = [\"text\"], references = \"others\" }\n\
+                 [[expect]]\non = \"result\"\nname = \"none\"\naccepted_values = { column = \"id\", values = [-1] }\nseverity = \"warn\"\n";
+    let project = small_memory(rows, steps);
+    let summary = project.run(&["pipeline.toml"]);
+    assert_eq!(summary["rows_loaded"], rows);
+    let outcomes: Vec<_> = (0..3).map(|at| summary["expectations"][at]["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["passed", "passed", "warned"], "{summary}");
+    assert_eq!(summary["expectations"][2]["rows"], rows);
+    // What is kept has a bound, however many rows fail.
+    assert_eq!(summary["expectations"][2]["rows_kept"], 10_000);
+    assert_eq!(project.value("select count(*) from weir.failing_rows"), "10000");
+}

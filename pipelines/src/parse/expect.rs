@@ -10,12 +10,22 @@ use super::{
 };
 use crate::{
     diagnostic::{Diagnostic, Span, Spanned},
-    pipeline::{Expectation, Expected},
+    pipeline::{Expectation, Expected, Measure, Reference, Scalar},
     settings::Settings,
+    units,
 };
 
 pub(crate) const EXPECT_KEYS: [&str; 3] = ["on", "name", "severity"];
-pub(crate) const CHECKS: [&str; 4] = ["sql", "row_count", "unique", "not_null"];
+pub(crate) const CHECKS: [&str; 8] = ["sql", "row_count", "unique", "not_null", "accepted_values", "foreign_key", "freshness", "change"];
+/// Values of earlier runs that a change is held against where the author does not say.
+pub(crate) const RUNS: u32 = 20;
+/// Fewer earlier values say nothing yet, where the author does not say.
+pub(crate) const RUNS_MIN: u32 = 5;
+/// A median of fewer is none.
+const RUNS_LEAST: u64 = 3;
+const RUNS_MOST: u64 = 1000;
+/// Iglewicz and Hoaglin's own bound.
+pub(crate) const Z_MAX: f64 = 3.5;
 pub(crate) const TEST_KEYS: [&str; 5] = ["name", "given", "expect", "now", "interval"];
 
 /// The tables of an array such as `[[expect]]`.
@@ -73,7 +83,7 @@ fn expectation(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared],
         found.help.push(format!("kinds of expectation are: {}", CHECKS.join(", ")));
         return None;
     };
-    let columns = |columns: &[Spanned<String>]| columns.iter().map(|column| column.value.as_str()).collect::<Vec<_>>().join(", ");
+    let mut others: Vec<Read> = Vec::new();
     let (words, expected) = match kind.value.as_str() {
         "sql" => {
             let sql = sql_text(walk, "sql", value)?;
@@ -88,20 +98,220 @@ fn expectation(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared],
                 let message = format!("this expectation is on \"{}\", and its SQL does not read that step", on.name.value);
                 walk.warning("elsewhere", message, on.name.span.clone(), "");
             }
-            reads.extend(read);
+            others = read;
             ("no row of its SQL".to_owned(), Expected::NoRows(sql))
         }
         "row_count" => row_count(walk, value)?,
         "unique" => {
             let named = some(walk, "unique", value)?;
-            (format!("unique: {}", columns(&named)), Expected::Unique(named))
+            (format!("unique: {}", listed(&named)), Expected::Unique(named))
+        }
+        "not_null" => {
+            let named = some(walk, "not_null", value)?;
+            (format!("not null: {}", listed(&named)), Expected::NotNull(named))
+        }
+        "accepted_values" => accepted_values(walk, value)?,
+        "foreign_key" => {
+            let (words, expected) = foreign_key(walk, value)?;
+            if let Expected::ForeignKey { references: Reference::Step(step), .. } = &expected {
+                let read = Read { name: step.clone(), folded: false };
+                check_read(walk, declared, "an expectation", &read);
+                others = vec![read];
+            }
+            (words, expected)
+        }
+        "freshness" => freshness(walk, value)?,
+        _ => change(walk, value)?,
+    };
+    let on = on?.name;
+    let mut steps = vec![on.clone()];
+    for read in &others {
+        if !steps.iter().any(|step| step.value == read.name.value) {
+            steps.push(read.name.clone());
+        }
+    }
+    reads.extend(others);
+    Some(Expectation { on, reads: steps, name: name.unwrap_or(words), expected, stops, span: table.span.clone() })
+}
+
+fn listed(columns: &[Spanned<String>]) -> String {
+    columns.iter().map(|column| column.value.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// A column's name that must be there.
+fn column(walk: &mut Walk<'_>, table: Table<'_, '_>) -> Option<Spanned<String>> {
+    walk.required(table, "column", "write column = \"a column of the step\"")
+}
+
+fn accepted_values(walk: &mut Walk<'_>, value: &Value<'_>) -> Option<(String, Expected)> {
+    let entries = walk.as_table("accepted_values", value)?;
+    let span = value.span();
+    let table = Table { entries, what: "\"accepted_values\"", span: &span };
+    walk.unknown_keys(table, &["column", "values"]);
+    let column = column(walk, table);
+    let Some(list) = entries.get("values") else {
+        walk.missing_key(table, "values", "write values = [\"open\", \"closed\"]");
+        return None;
+    };
+    let DeValue::Array(items) = list.get_ref() else {
+        walk.wrong_type("values", list, "an array");
+        return None;
+    };
+    if items.is_empty() {
+        walk.wrong_value("\"values\" lists no value", list.span());
+        return None;
+    }
+    let mut values: Vec<Spanned<Scalar>> = Vec::new();
+    for item in items.iter() {
+        let Some(scalar) = scalar(walk, item) else { continue };
+        if values.iter().any(|before| before.value == scalar) {
+            walk.wrong_value(format!("\"values\" lists {scalar} twice"), item.span());
+        } else {
+            values.push(Spanned::new(scalar, item.span()));
+        }
+    }
+    let column = column?;
+    let words = format!("accepted values: {}", column.value);
+    Some((words, Expected::AcceptedValues { column, values }))
+}
+
+fn scalar(walk: &mut Walk<'_>, value: &Value<'_>) -> Option<Scalar> {
+    match value.get_ref() {
+        DeValue::String(text) => Some(Scalar::Text(text.to_string())),
+        DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Some(Scalar::Integer(number)),
+            Err(_) => {
+                walk.wrong_value("\"values\" lists an integer that no column can hold", value.span());
+                None
+            }
+        },
+        DeValue::Float(number) => number.as_str().parse().ok().map(Scalar::Float),
+        DeValue::Boolean(yes) => Some(Scalar::Boolean(*yes)),
+        DeValue::Datetime(datetime) => Some(Scalar::Datetime(datetime.to_string())),
+        DeValue::Array(_) | DeValue::Table(_) => {
+            walk.wrong_type("values", value, "single values");
+            None
+        }
+    }
+}
+
+fn foreign_key(walk: &mut Walk<'_>, value: &Value<'_>) -> Option<(String, Expected)> {
+    let entries = walk.as_table("foreign_key", value)?;
+    let span = value.span();
+    let table = Table { entries, what: "\"foreign_key\"", span: &span };
+    walk.unknown_keys(table, &["columns", "references", "to"]);
+    let columns = walk.some_columns(table, "columns", "write columns = [\"a column of the step\"]");
+    let references = walk.required(table, "references", "write references = \"a step\", or \"lake.SCHEMA.TABLE\"");
+    let to = match entries.get("to") {
+        Some(to) => Some(some(walk, "to", to)?),
+        None => None,
+    };
+    let (columns, references) = (columns?, references?);
+    if let Some(to) = &to
+        && to.len() != columns.len()
+    {
+        let message = format!("\"columns\" and \"to\" name {} and {} columns, and must name as many", columns.len(), to.len());
+        walk.wrong_value(message, entries.get("to").map_or(span, |to| to.span()));
+        return None;
+    }
+    let words = format!("foreign key: {} in {}", listed(&columns), references.value);
+    // A step's name has no dot.
+    let references = match references.value.split('.').collect::<Vec<_>>().as_slice() {
+        [_] => Reference::Step(references),
+        ["lake", schema, name] if [schema, name].iter().all(|part| is_part(part)) => {
+            Reference::Lake { schema: (*schema).to_owned(), table: (*name).to_owned(), name: references }
         }
         _ => {
-            let named = some(walk, "not_null", value)?;
-            (format!("not null: {}", columns(&named)), Expected::NotNull(named))
+            walk.wrong_value(format!("\"{}\" is neither a step nor a table of the lake", references.value), references.span.clone())
+                .help
+                .push("write a step's name, or a table as lake.SCHEMA.TABLE".into());
+            return None;
         }
     };
-    Some(Expectation { on: on?.name, name: name.unwrap_or(words), expected, stops, span: table.span.clone() })
+    let to = to.unwrap_or_else(|| columns.clone());
+    Some((words, Expected::ForeignKey { columns, references, to }))
+}
+
+/// The schema or the name of a lake table, as the lake's sink takes them.
+fn is_part(name: &str) -> bool {
+    name.starts_with(char::is_alphanumeric) && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-')
+}
+
+fn freshness(walk: &mut Walk<'_>, value: &Value<'_>) -> Option<(String, Expected)> {
+    let entries = walk.as_table("freshness", value)?;
+    let span = value.span();
+    let table = Table { entries, what: "\"freshness\"", span: &span };
+    walk.unknown_keys(table, &["column", "max_age"]);
+    let column = column(walk, table);
+    if !entries.contains_key("max_age") {
+        walk.missing_key(table, "max_age", "write max_age = \"1d\"");
+    }
+    let age = walk.some_duration(table, "max_age");
+    let (column, age) = (column?, age?);
+    let words = format!("fresh: {} within {}", column.value, units::shown(age.value));
+    Some((words, Expected::Freshness { column, age_max: age.value }))
+}
+
+fn change(walk: &mut Walk<'_>, value: &Value<'_>) -> Option<(String, Expected)> {
+    let entries = walk.as_table("change", value)?;
+    let span = value.span();
+    let table = Table { entries, what: "\"change\"", span: &span };
+    walk.unknown_keys(table, &["of", "z_max", "runs", "runs_min"]);
+    let z_max = z_max(walk, table);
+    let runs = count_of_runs(walk, table, "runs", RUNS);
+    let runs_min = count_of_runs(walk, table, "runs_min", RUNS_MIN.min(runs.as_ref().map_or(RUNS_MIN, |runs| runs.value)));
+    let Some(of) = entries.get("of") else {
+        walk.missing_key(table, "of", "write of = \"row_count\", or an aggregate such as of = \"avg(amount)\"");
+        return None;
+    };
+    let sql = sql_text(walk, "of", of)?;
+    let words = format!("change of {}", sql.text.trim());
+    let of = if sql.text.trim() == "row_count" {
+        Measure::RowCount
+    } else {
+        if let Err(found) = sql.check_aggregate() {
+            walk.found.extend(found);
+            return None;
+        }
+        Measure::Aggregate(sql)
+    };
+    let (z_max, runs, runs_min) = (z_max?, runs?, runs_min?);
+    if runs_min.value > runs.value {
+        walk.wrong_value("\"runs_min\" is more than \"runs\"", runs_min.span);
+        return None;
+    }
+    Some((words, Expected::Change { of, z_max, runs: runs.value, runs_min: runs_min.value }))
+}
+
+fn z_max(walk: &mut Walk<'_>, table: Table<'_, '_>) -> Option<f64> {
+    let Some(value) = table.entries.get("z_max") else { return Some(Z_MAX) };
+    let number = match value.get_ref() {
+        DeValue::Float(number) => number.as_str().parse::<f64>().ok(),
+        DeValue::Integer(number) => number.as_str().parse::<f64>().ok().filter(|_| number.radix() == 10),
+        _ => {
+            walk.wrong_type("z_max", value, "a number");
+            return None;
+        }
+    };
+    let number = number.filter(|number| number.is_finite() && *number > 0.0);
+    if number.is_none() {
+        walk.wrong_value("\"z_max\" must be a number more than 0", value.span());
+    }
+    number
+}
+
+fn count_of_runs(walk: &mut Walk<'_>, table: Table<'_, '_>, key: &str, default: u32) -> Option<Spanned<u32>> {
+    if !table.entries.contains_key(key) {
+        return Some(Spanned::new(default, table.span.clone()));
+    }
+    let number = walk.whole_number(table, key)?;
+    match u32::try_from(number.value) {
+        Ok(runs) if (RUNS_LEAST..=RUNS_MOST).contains(&number.value) => Some(Spanned::new(runs, number.span)),
+        _ => {
+            walk.wrong_value(format!("\"{key}\" must be from {RUNS_LEAST} to {RUNS_MOST}"), number.span);
+            None
+        }
+    }
 }
 
 fn some(walk: &mut Walk<'_>, key: &str, value: &Value<'_>) -> Option<Vec<Spanned<String>>> {

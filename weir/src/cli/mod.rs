@@ -6,6 +6,7 @@ pub mod connectors;
 pub mod context;
 pub mod dev;
 pub mod doctor;
+pub mod failing;
 pub mod init;
 pub mod new;
 pub mod pages;

@@ -3,9 +3,12 @@
 use chrono::DateTime;
 use clap::{Args, Subcommand};
 use serde_json::json;
-use weir_engine::{Failure, RunRecord, RunStatus};
+use weir_engine::{Failure, History, RunRecord, RunStatus, books::ExpectationOutcome};
 
-use super::context::{Answer, Context, Stop};
+use super::{
+    context::{Answer, Context, Stop},
+    failing,
+};
 use crate::render::{
     Style, Table, error,
     number::{count, duration_ms},
@@ -18,10 +21,17 @@ Examples:
   weir runs list                    the last 20 runs
   weir runs list flights --limit 5
   weir runs show 0193a              one run's account, by the start of its id
+  weir runs failing 0193a           the rows that broke its expectations
   weir runs resume 0193a            finish what a crash left in the middle
   weir sql -c \"select status, count(*) from weir.runs group by 1\"";
 
-/// List runs, show what one of them did, finish one that a crash left
+const FAILING_EXAMPLES: &str = "\
+Examples:
+  weir runs failing 0193a
+  weir runs failing 0193a \"ids are unique\" --limit 100
+  weir sql -c 'select step, expectation, \"row\" from weir.failing_rows'";
+
+/// List runs, show what one of them did and which rows failed it, finish one that a crash left
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
 pub struct Runs {
@@ -47,6 +57,22 @@ enum Command {
         /// The run's id, or as much of its start as is unique
         #[arg(value_name = "RUN")]
         run: String,
+    },
+    /// Show the rows that broke a run's expectations
+    ///
+    /// They are kept whether the run published or not: up to 10,000 rows and 8 MiB an expectation, for the last 20 runs of a pipeline that
+    /// had any. All of them are the table weir.failing_rows.
+    #[command(after_help = FAILING_EXAMPLES)]
+    Failing {
+        /// The run's id, or as much of its start as is unique
+        #[arg(value_name = "RUN")]
+        run: String,
+        /// Only this expectation's, by its name
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+        /// At most so many rows of each expectation
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
     },
     /// Finish a run that a crash left in the middle, or discard it
     ///
@@ -80,16 +106,19 @@ impl Runs {
                 }
             }
             Command::Show { run } => {
-                let Some(record) = history.run(&run).await? else {
-                    return Err(Stop::from(
-                        Failure::error("unknown-run", format!("there is no run \"{run}\"")).help("see the runs with: weir runs list"),
-                    ));
-                };
+                let record = known(&history, &run).await?;
+                let failing = failing::of(&workspace, &record)?.map(|failing| failing.outcomes).unwrap_or_default();
                 if context.global.json {
-                    context.answer_json(&record)?;
+                    let mut answer = serde_json::to_value(&record).expect("a run is plain data");
+                    answer["failing"] = json!(failing);
+                    context.answer_json(&answer)?;
                 } else {
-                    context.answer(&show(&record, context.out))?;
+                    context.answer(&show(&record, &failing, context.out))?;
                 }
+            }
+            Command::Failing { run, name, limit } => {
+                let record = known(&history, &run).await?;
+                failing::answer(&workspace, &record, name.as_deref(), limit, context).await?;
             }
             Command::Resume { run, discard } => {
                 let cancel = context.signals.token();
@@ -104,6 +133,13 @@ impl Runs {
         }
         Ok(error::DONE)
     }
+}
+
+async fn known(history: &History, run: &str) -> Result<RunRecord, Stop> {
+    history
+        .run(run)
+        .await?
+        .ok_or_else(|| Failure::error("unknown-run", format!("there is no run \"{run}\"")).help("see the runs with: weir runs list").into())
 }
 
 fn list(runs: &[RunRecord], style: Style) -> String {
@@ -126,7 +162,7 @@ fn list(runs: &[RunRecord], style: Style) -> String {
     table.without_empty_columns().render(style)
 }
 
-fn show(run: &RunRecord, style: Style) -> String {
+fn show(run: &RunRecord, failing: &[ExpectationOutcome], style: Style) -> String {
     let mut out = format!(
         "run       {}\npipeline  {}\nstatus    {}\nstarted   {}\n",
         run.run,
@@ -143,6 +179,12 @@ fn show(run: &RunRecord, style: Style) -> String {
     if let Some(account) = &run.summary {
         out.push('\n');
         out.push_str(&summary::render(account, style));
+    } else if !failing.is_empty() {
+        out.push('\n');
+        failing.iter().for_each(|outcome| out.push_str(&summary::unmet(outcome, style)));
+    }
+    if failing.iter().any(|outcome| outcome.rows_kept > 0) {
+        out.push_str(&format!("  see the rows that fail with: weir runs failing {}\n", run.run));
     }
     out
 }
@@ -206,7 +248,7 @@ mod tests {
     #[test]
     fn one_run_shows_its_error_whole() {
         assert_eq!(
-            show(&record(RunStatus::Failed, None, Some("the disk is full\nwrote 12 MB")), Style::PLAIN),
+            show(&record(RunStatus::Failed, None, Some("the disk is full\nwrote 12 MB")), &[], Style::PLAIN),
             "run       0193a\npipeline  flights\nstatus    failed\nstarted   2026-11-23T00:00:00.250Z\nerror     the disk is full\n          wrote 12 MB\n"
         );
     }

@@ -36,7 +36,7 @@ Examples:
   weir sql -c \"select * from lake.flights.delays\" -o delays.parquet
   echo \"select * from weir.runs\" | weir sql --format markdown
 
-Tables: lake.SCHEMA.TABLE, quarantine.PIPELINE.STEP, weir.runs. Queries only read.";
+Tables: lake.SCHEMA.TABLE, quarantine.PIPELINE.STEP, weir.runs, weir.books, weir.failing_rows. Queries only read.";
 
 /// Ask the lake, the quarantine and the run history with SQL
 #[derive(Debug, Args)]

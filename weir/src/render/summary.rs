@@ -1,6 +1,6 @@
 //! What a run did, on one screen: the account of each step, totals, where the rows went, expectations, notes.
 
-use weir_engine::{SinkBooks, StepBooks, Summary};
+use weir_engine::{SinkBooks, StepBooks, Summary, books::ExpectationOutcome};
 
 use super::{
     Style, Table,
@@ -38,10 +38,11 @@ pub fn render(summary: &Summary, style: Style) -> String {
     if passed > 0 {
         out.push_str(&format!("  {} passed\n", counted(passed, "expectation", "expectations")));
     }
-    for outcome in summary.expectations.iter().filter(|outcome| outcome.outcome != "passed") {
-        let word = if outcome.outcome == "warned" { style.yellow("warned") } else { style.red(&outcome.outcome) };
-        let detail = if outcome.detail.is_empty() { String::new() } else { format!(": {}", outcome.detail) };
-        out.push_str(&format!("  {word} \"{}\" on \"{}\"{detail}\n", outcome.name, outcome.on));
+    for outcome in summary.expectations.iter().filter(|outcome| outcome.outcome != "passed" || !outcome.detail.is_empty()) {
+        out.push_str(&unmet(outcome, style));
+    }
+    if summary.expectations.iter().any(|outcome| outcome.rows_kept > 0) {
+        out.push_str(&format!("  see the rows that fail with: weir runs failing {}\n", summary.run));
     }
     if summary.rows_quarantined > 0 {
         let rows = counted(summary.rows_quarantined, "row was", "rows were");
@@ -64,6 +65,17 @@ pub fn render(summary: &Summary, style: Style) -> String {
         out.push_str(&format!("  {}: {wrong}\n", style.red("books do not balance")));
     }
     out
+}
+
+/// One expectation that does not hold, or has a word to say though it does.
+pub fn unmet(outcome: &ExpectationOutcome, style: Style) -> String {
+    let word = match outcome.outcome.as_str() {
+        "passed" => style.dim("passed"),
+        "warned" => style.yellow("warned"),
+        other => style.red(other),
+    };
+    let detail = if outcome.detail.is_empty() { String::new() } else { format!(": {}", outcome.detail) };
+    format!("  {word} \"{}\" on \"{}\"{detail}\n", outcome.name, outcome.on)
 }
 
 fn account(summary: &Summary) -> Table {
@@ -132,7 +144,7 @@ fn some(rows: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use weir_engine::{Books, books::ExpectationOutcome};
+    use weir_engine::Books;
 
     use super::*;
 
@@ -173,6 +185,7 @@ mod tests {
             name: name.into(),
             outcome: outcome.into(),
             detail: detail.into(),
+            ..ExpectationOutcome::default()
         };
         Summary {
             run: "0193-run".into(),
