@@ -21,6 +21,7 @@ pub mod share;
 pub mod spill;
 pub mod sql;
 pub mod step;
+pub mod survey;
 pub mod transforms;
 pub mod workspace;
 

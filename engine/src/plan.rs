@@ -184,6 +184,37 @@ pub async fn plan(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose, 
     Ok(Dataflow { steps, sinks, checks, session })
 }
 
+/// Plans one step and those it reads, and nothing else of the pipeline. Incremental sources start from their start. Fails with every
+/// diagnostic at once.
+pub async fn plan_step(pipeline: &Pipeline, run: &Arc<RunContext>, name: &str) -> Result<(SessionContext, Vec<PlannedStep>)> {
+    let mut needed = vec![name];
+    // Transforms stand in the order of their dependencies, so that each reader comes before what it reads.
+    for transform in pipeline.transforms.iter().rev() {
+        if needed.contains(&transform.name.value.as_str()) {
+            needed.extend(transform.inputs.iter().map(|input| input.value.as_str()));
+        }
+    }
+    let session = session(run.runtime.clone(), run.partitions, run.batch_rows, Frugality::Fast);
+    let inputs = Inputs::default();
+    let planner = Planner { pipeline, run, purpose: Purpose::Run, session: &session, inputs: &inputs, added: HashSet::new() };
+    let mut wrong = Diagnostics::new();
+    let mut steps: Vec<PlannedStep> = Vec::new();
+    for source in pipeline.sources.iter().filter(|source| needed.contains(&source.name.value.as_str())) {
+        match planner.source(source).await {
+            Ok(step) => steps.push(step),
+            Err(Failure::Diagnostics(found)) => wrong.extend(found),
+            Err(failure) => return Err(failure),
+        }
+    }
+    for transform in pipeline.transforms.iter().filter(|transform| needed.contains(&transform.name.value.as_str())) {
+        match planner.transform(transform, &steps).await {
+            Ok(step) => steps.extend(step),
+            Err(found) => wrong.extend(found),
+        }
+    }
+    if wrong.is_empty() { Ok((session, steps)) } else { Err(wrong.into()) }
+}
+
 /// The sinks that take part under the chosen profile.
 fn taking_part<'a>(pipeline: &'a Pipeline, profile: Option<&str>) -> impl Iterator<Item = &'a Sink> {
     pipeline

@@ -177,6 +177,35 @@ impl Session {
         Ok(tables)
     }
 
+    /// A session with the same memory and stores that knows no tables.
+    pub fn apart(&self) -> SessionContext {
+        crate::plan::fork(&self.session)
+    }
+
+    /// A table by its qualified name.
+    pub async fn table(&self, name: &str) -> Result<Arc<dyn TableProvider>> {
+        // Names of pipelines may have characters in them that SQL would want quotes for.
+        let reference = match name.split('.').collect::<Vec<_>>()[..] {
+            [catalog, schema, table] if !name.contains('"') => TableReference::full(catalog, schema, table),
+            _ => TableReference::parse_str(name),
+        };
+        match self.session.table_provider(reference).await {
+            Ok(table) => Ok(table),
+            Err(error) if weir_connectors::Error::find(&error).is_some() => Err(crate::run::explain(&error)),
+            Err(_) => {
+                let tables = self.tables().await?;
+                let known: Vec<String> = tables.iter().map(|table| format!("{}.{}.{}", table.catalog, table.schema, table.table)).collect();
+                let missing = Diagnostic::error("unknown-table", format!("there is no table \"{name}\""))
+                    .did_you_mean(name, known.iter().map(String::as_str));
+                let help = match known.is_empty() {
+                    true => "there are no tables yet: run a pipeline first".to_owned(),
+                    false => format!("tables are: {}", crate::transforms::listed(&known)),
+                };
+                Err(missing.help(help).into())
+            }
+        }
+    }
+
     /// Words for completion: qualified tables, and columns.
     pub async fn names(&self) -> Vec<String> {
         let mut names = Vec::new();

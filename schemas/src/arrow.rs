@@ -8,11 +8,15 @@
 //! | `boolean` | Boolean |
 //! | `string` | Utf8 |
 //! | `string` with `format` `date`, `time`, `date-time` | Date32, Time64(us), Timestamp(us, "UTC") |
+//! | `string` with `format` `duration`, `uuid`, `decimal`, or any other | Utf8: a duration of months is no length of time, a UUID is text everywhere, and a text keeps its digits |
+//! | `number`, `integer` with `format` `decimal` | Decimal128(38, 9), Decimal128(38, 0); `x-weir-type` states others |
 //! | `array` whose `items` have a type | List of it |
 //! | `object` with `properties` that all have a type | Struct of them, in their order |
 //! | `object` without `properties` | Utf8 that holds JSON text, marked as the extension type `arrow.json` |
 //! | no `type` but `enum` or `const` | what their values have in common |
 //! | `x-weir-type` | the word's type, see [`WORDS`] |
+//!
+//! The way back, from an Arrow type to the subschema that declares it, is `field`'s.
 //!
 //! `null` in a list of types, and a branch of `anyOf`/`oneOf` that accepts only null, do not count. `allOf` and local `$ref`
 //! are merged; branches of `anyOf`/`oneOf` have a type where all agree on it. Where this leaves no single type, none is declared and
@@ -49,7 +53,7 @@ pub const WORDS: &[(&str, &str)] = &[
 ];
 
 /// The metadata key and value that mark a text column as JSON text (Arrow's canonical extension type).
-pub(crate) const JSON_TEXT: (&str, &str) = ("ARROW:extension:name", "arrow.json");
+pub const JSON_TEXT: (&str, &str) = ("ARROW:extension:name", "arrow.json");
 
 /// True for a text field that holds JSON.
 pub fn is_json_text(field: &Field) -> bool {
@@ -257,6 +261,8 @@ impl Shape {
     }
 }
 
+/// The digits after the point of a `format` `decimal` that states no others.
+const DECIMAL_SCALE: i8 = 9;
 /// Nesting deeper than this has no declared type: a schema that refers to itself ends here.
 const DEPTH_MAX: usize = 16;
 
@@ -283,6 +289,10 @@ fn decide<'a>(document: &Document<'a>, facts: &Facts<'a>, depth: usize) -> Resul
         return Ok(agreed);
     }
     Ok(match facts.types.without_null() {
+        Types(bits) if facts.format == Some("decimal") && bits != 0 && bits & !Types::NUMBER.0 == 0 => {
+            let scale = if bits == Types::INTEGER.0 { 0 } else { DECIMAL_SCALE };
+            Some(Shape::plain(DataType::Decimal128(DECIMAL128_MAX_PRECISION, scale)))
+        }
         Types::INTEGER => Some(Shape::plain(DataType::Int64)),
         Types(bits) if bits & Types::NUMBER.0 != 0 && bits & !Types::NUMBER.0 == 0 => Some(Shape::plain(DataType::Float64)),
         Types::BOOLEAN => Some(Shape::plain(DataType::Boolean)),

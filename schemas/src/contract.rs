@@ -15,12 +15,14 @@ use crate::{
     check::{self, Rules},
     document::{Document, Place, offset_of, offset_of_line},
     kernel,
+    version::{self, Version},
 };
 
 /// A compiled contract.
 #[derive(Debug)]
 pub struct Contract {
     path: String,
+    version: Option<Version>,
     columns: SchemaRef,
     pub(crate) validator: Validator,
     /// Of every subschema, by `#` and JSON pointer.
@@ -43,7 +45,7 @@ pub struct ContractError {
 
 impl Contract {
     /// Compiles a JSON Schema text. `path` is what messages call it. Fails on a text that is not JSON, a JSON that is not a schema of its draft,
-    /// a reference out of the file, and a schema that is not about objects or can never hold.
+    /// a reference out of the file, a version that is none, and a schema that is not about objects or can never hold.
     pub fn compile(path: &str, text: &str) -> Result<Self, ContractError> {
         let schema: Value = serde_json::from_str(text).map_err(|error| {
             let what = error.to_string();
@@ -55,6 +57,8 @@ impl Contract {
             }
         })?;
         about_objects(&schema).map_err(|error| ContractError { offset: offset_of(text, ""), ..error })?;
+        let at_version = |error| ContractError { offset: offset_of(text, &format!("/{}", version::KEY)), ..error };
+        let version = version::read(&schema).map_err(at_version)?;
         let options = jsonschema::options().offline().should_validate_formats(true);
         let fail = |error: jsonschema::ValidationError<'_>| schema_error(text, &error);
         let validator = options.build(&schema).map_err(fail)?;
@@ -71,12 +75,17 @@ impl Contract {
             columns.extend(column);
         }
         let (rules, plan) = (check::Rules::new(&document), kernel::plan(&document));
-        Ok(Self { path: path.to_owned(), columns: Arc::new(Schema::new(columns)), validator, validators, rules, plan })
+        Ok(Self { path: path.to_owned(), version, columns: Arc::new(Schema::new(columns)), validator, validators, rules, plan })
     }
 
     /// What messages call it.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// The version it says it is of: its `x-weir-version`.
+    pub fn version(&self) -> Option<Version> {
+        self.version
     }
 
     /// The columns it declares, in the order of `properties`, each with its Arrow type; nullable unless required and not null.

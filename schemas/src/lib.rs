@@ -3,11 +3,19 @@
 pub mod arrow;
 pub mod check;
 pub mod contract;
+pub mod diff;
 mod document;
+pub mod field;
+pub mod infer;
 pub mod json;
 mod judge;
 mod kernel;
+mod keys;
+mod seen;
 mod temporal;
+pub mod version;
+mod words;
 
 pub use check::{Verdict, Violation};
 pub use contract::{Contract, ContractError};
+pub use version::Version;

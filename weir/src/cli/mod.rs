@@ -152,7 +152,7 @@ async fn dispatch(context: &Context, command: Command) -> Answer {
             Command::Runs(runs) => runs.answer(context).await,
             Command::Doctor(doctor) => doctor.answer(context).await,
             Command::Quarantine(quarantine) => quarantine.answer(context).await,
-            Command::Schema(schema) => schema.answer(context),
+            Command::Schema(schema) => schema.answer(context).await,
             Command::Connectors(connectors) => connectors.answer(context),
             Command::Completions(completions) => completions.answer(context),
             Command::Dev(dev) => dev.answer(context),

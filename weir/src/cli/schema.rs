@@ -1,4 +1,7 @@
-//! `weir schema`: the JSON Schema of the files a person writes, for editors.
+//! `weir schema`: contracts made from data and compared with one another, and the JSON Schema of pipeline files, for editors.
+
+mod diff;
+mod infer;
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -10,12 +13,14 @@ use crate::render::error;
 
 const EXAMPLES: &str = "\
 Examples:
+  weir schema infer data/orders.csv -o order.schema.json      a contract from data, to be read and edited
+  weir schema diff old.schema.json order.schema.json          compatible or breaking, and why
   weir schema pipeline > schemas/pipeline.schema.json
 
 An editor that knows Taplo's directive completes and checks a pipeline file that begins with
   #:schema ../../schemas/pipeline.schema.json";
 
-/// Print the JSON Schema of the pipeline file, for editors
+/// Make contracts from data, compare them, and print the schema of pipeline files
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
 pub struct Schema {
@@ -25,6 +30,8 @@ pub struct Schema {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Infer(infer::Infer),
+    Diff(diff::Diff),
     /// Print the JSON Schema of pipeline files
     #[command(after_help = "Example:\n  weir schema pipeline > schemas/pipeline.schema.json")]
     Pipeline,
@@ -32,8 +39,10 @@ enum Command {
 
 impl Schema {
     /// Answers.
-    pub fn answer(self, context: &Context) -> Answer {
+    pub async fn answer(self, context: &Context) -> Answer {
         match self.command {
+            Command::Infer(infer) => return infer.answer(context).await,
+            Command::Diff(diff) => return diff.answer(context),
             Command::Pipeline => context.answer_json(&pipeline_schema())?,
         }
         Ok(error::DONE)
