@@ -6,7 +6,7 @@ use std::collections::HashSet;
 pub(crate) const ROWS_MAX: usize = 65_536;
 /// Columns that combinations of two are made of, and of three.
 const PAIRED_MAX: usize = 16;
-const TRIPLED_MAX: usize = 12;
+const TRIPLED_MAX: usize = 16;
 /// Candidates that are named.
 const CANDIDATES_MAX: usize = 6;
 

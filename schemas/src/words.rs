@@ -60,12 +60,13 @@ pub(crate) fn changed(pointer: &str, keyword: &str, before: Option<&Value>, afte
         ("type", Some(before), None) => format!("{of} need not be {} any more", types(before)),
         ("required", before, after) => {
             let (now, no_longer) = (beyond(before, after), beyond(after, before));
-            match (now.is_empty(), no_longer.is_empty()) {
-                (true, true) => String::new(),
-                (false, true) => format!("{of} must have {} now", list(&now)),
-                (true, false) => format!("{of} need not have {} any more", list(&no_longer)),
-                (false, false) => format!("{of} must have {} now, and need not have {} any more", list(&now), list(&no_longer)),
-            }
+            let required = [(now, "required now"), (no_longer, "not required any more")].into_iter().filter(|(names, _)| !names.is_empty());
+            let said = required.map(|(names, what)| {
+                let (inside, are) =
+                    (if pointer.is_empty() { String::new() } else { format!(" of {of}") }, if names.len() == 1 { "is" } else { "are" });
+                format!("{}{inside} {are} {what}", list(&names))
+            });
+            said.collect::<Vec<_>>().join(", and ")
         }
         ("enum", Some(before), Some(after)) => {
             let (more, fewer) = (beyond(Some(before), Some(after)), beyond(Some(after), Some(before)));

@@ -25,7 +25,7 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   weir schema infer data/orders.csv -o order.schema.json
-  weir schema infer 'data/2026-*.csv' --set csv.delimiter=';' --set csv.decimal=comma
+  weir schema infer 'data/2026-*.csv' --set csv.delimiter=';' --set csv.decimal=,
   weir schema infer lake.shop.orders                     a table of weir sql
   weir schema infer crm.public.customers                 a table of a connection
   weir schema infer orders daily                         what leaves a step of a pipeline
@@ -33,6 +33,9 @@ Examples:
 
 Types, formats and \"required\" are rules. Ranges, lengths, few distinct values and keys stand under \"x-weir-seen\", which no
 check looks at; --strict makes rules of them. All rows are read unless --limit says otherwise; nothing is staged or loaded.";
+
+/// What messages call the settings that are made here.
+const COMMAND_LINE: &str = "<command line>";
 
 /// Make a contract from data, for a person to read and edit
 #[derive(Debug, Args)]
@@ -73,7 +76,7 @@ impl Infer {
         }
         let (workspace, origin, title) = self.origin(context)?;
         let options = Options { values: !self.no_examples, strict: self.strict, narrow: matches!(origin, Origin::Source { .. }) };
-        let surveyed = survey::survey(&workspace, &origin, &title, Survey { limit: self.limit, options }).await?;
+        let surveyed = survey::survey(&workspace, &origin, &title, Survey { limit: self.limit, options }).await.map_err(unplaced)?;
         let text = format!("{:#}\n", surveyed.contract);
         match &output {
             None => context.answer(&text)?,
@@ -178,7 +181,7 @@ impl Infer {
 
     /// A source with settings from the command line.
     fn source(&self, context: &Context, kind: String, text: String) -> Origin {
-        let file = SourceFile::new("<command line>", text);
+        let file = SourceFile::new(COMMAND_LINE, text);
         let overrides = self.set.set.iter().map(|(key, value)| (key.split('.').map(str::to_owned).collect(), value.clone()));
         let mut document = Document::new(file.clone());
         document.overrides = overrides.collect();
@@ -192,6 +195,18 @@ impl Infer {
         }
         Err(Diagnostic::error("usage", format!("{of} has no settings")).help("leave out --set").into())
     }
+}
+
+/// A setting of the command line stands in no file that could be pointed into.
+fn unplaced(failure: Failure) -> Failure {
+    let Failure::Diagnostics(diagnostics) = failure else { return failure };
+    let bare = diagnostics.into_iter().map(|mut diagnostic| {
+        if diagnostic.file.as_ref().is_some_and(|file| file.path == COMMAND_LINE) {
+            (diagnostic.file, diagnostic.labels) = (None, vec![]);
+        }
+        diagnostic
+    });
+    Failure::Diagnostics(bare.collect())
 }
 
 fn taken(path: &Path, context: &Context) -> Stop {
