@@ -56,7 +56,7 @@ fn single(kind: usize, name: &str, pick: &[Option<usize>]) -> (Field, ArrayRef) 
         17 => Arc::new(Time64MicrosecondArray::from(of(pick, &[0, 86_399_999_999, 1]))),
         18 => {
             let values = of(pick, &[0, -62_135_596_800_000_000, 253_402_300_799_999_999]);
-            let zone = pick.len() % 2 == 0;
+            let zone = pick.len().is_multiple_of(2);
             let array = TimestampMicrosecondArray::from(values);
             if zone { Arc::new(array.with_timezone("UTC")) } else { Arc::new(array) }
         }
