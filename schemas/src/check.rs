@@ -121,6 +121,10 @@ impl Rules {
         let all = !sees(document, &document.top(), &mut seen, &mut HashSet::new());
         Self { columns, seen: (!all).then_some(seen) }
     }
+
+    pub(crate) fn names(&self, column: &str) -> bool {
+        self.columns.contains_key(column)
+    }
 }
 
 impl Rule {

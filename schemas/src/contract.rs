@@ -88,6 +88,11 @@ impl Contract {
         self.version
     }
 
+    /// True of a column that it names as a property, whether or not it says its type.
+    pub fn declares(&self, column: &str) -> bool {
+        self.rules.names(column) || self.columns.index_of(column).is_ok()
+    }
+
     /// The columns it declares, in the order of `properties`, each with its Arrow type; nullable unless required and not null.
     /// A property whose type the schema leaves open is not among them: the reader infers it.
     pub fn columns(&self) -> &SchemaRef {

@@ -15,6 +15,7 @@ mod seen;
 mod temporal;
 pub mod version;
 mod words;
+pub mod widen;
 
 pub use check::{Verdict, Violation};
 pub use contract::{Contract, ContractError};
