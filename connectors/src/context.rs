@@ -72,6 +72,11 @@ pub struct SourceContext {
     /// The columns the step's contract declares, in its order; none without a contract. A column that is declared and not
     /// in the data is null; one that is in the data and not declared has an inferred type and follows the declared ones.
     pub declared: Option<SchemaRef>,
+    /// The columns the step is to have, where the data have drifted from them: [`Self::declared`] first, then others with the
+    /// types they are to be read as. In the same way, a column of these that is not in the data is null.
+    pub shape: Option<SchemaRef>,
+    /// The columns that the step had in the last published run, for a run in which there is nothing to learn them from.
+    pub known: Option<SchemaRef>,
     /// True: append the [`Coordinates`] columns.
     pub coordinates: bool,
     /// Incremental reading, where the step asks for it.
@@ -82,6 +87,13 @@ pub struct SourceContext {
     pub rejects: Arc<dyn Rejects>,
     /// Why it is opened.
     pub purpose: Purpose,
+}
+
+impl SourceContext {
+    /// The columns that are read as told, whatever the data say of them: the shape, or else what is declared.
+    pub fn told(&self) -> Option<&SchemaRef> {
+        self.shape.as_ref().or(self.declared.as_ref())
+    }
 }
 
 /// What one sink step is told.
@@ -133,7 +145,7 @@ pub struct Reject {
     pub file: Option<String>,
     /// Its line or number, as in [`Coordinates::ROW`].
     pub row: Option<u64>,
-    /// A stable code: `malformed`, `wrong-type`, or the JSON Schema keyword that failed.
+    /// A stable code: `malformed`, `wrong-type`, `new-column`, `type-change`, or the JSON Schema keyword that failed.
     pub code: String,
     /// The column, or the JSON pointer inside it, that is at fault.
     pub column: Option<String>,

@@ -17,6 +17,7 @@ pub mod retry;
 pub mod secret;
 
 use std::{
+    collections::HashMap,
     fmt::Debug,
     sync::{Arc, LazyLock},
 };
@@ -64,6 +65,35 @@ pub struct Opened {
     pub advance: Option<Arc<dyn Advance>>,
     /// Rows and bytes read so far, counted by the reader itself: good and rejected rows alike.
     pub read: Arc<context::ReadCount>,
+    /// What is known of the data's own columns besides.
+    pub columns: DataColumns,
+}
+
+/// What a source knows of the columns its data have.
+#[derive(Debug, Clone, Default)]
+pub struct DataColumns {
+    /// Who says which columns there are.
+    pub by: ColumnsBy,
+    /// Columns of the table that the data lack, null in every row: of those that [`SourceContext::told`] asks for.
+    pub absent: Vec<String>,
+    /// Columns in which only nulls were seen: their type is a guess.
+    pub untyped: Vec<String>,
+    /// The file that a column was first met in, by column; sources of files only.
+    pub first_in: HashMap<String, String>,
+}
+
+/// Who says which columns a source's data have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ColumnsBy {
+    /// The source itself: a header, a footer, a catalogue.
+    #[default]
+    Source,
+    /// Its records, all of them: a column is there because some record has it.
+    Records,
+    /// Only a part of it was looked at: there may be more columns.
+    Sample,
+    /// Nobody: there is nothing to read, and the columns are the known ones.
+    Memory,
 }
 
 /// A place that rows go to.

@@ -35,6 +35,9 @@ pub struct Summary {
     pub rows_per_second: u64,
     /// The account, step by step.
     pub books: Books,
+    /// What changed in the columns of sources.
+    #[serde(default)]
+    pub drift: Vec<crate::Drift>,
     /// Expectations and their outcome.
     pub expectations: Vec<ExpectationOutcome>,
     /// What the run wants said: no new files, a retried plan.

@@ -4,9 +4,12 @@ use serde::Serialize;
 use weir_connectors::{Change, Purpose};
 use weir_pipelines::{Diagnostic, Pipeline};
 
+use std::collections::HashMap;
+
 use arrow::datatypes::SchemaRef;
 
 use crate::{
+    drift::{self, Drift},
     error::{Failure, Result},
     plan::{self, Frugality, Inputs, pointed},
     step::Input,
@@ -49,6 +52,8 @@ pub struct CheckedStep {
     pub reads: Vec<String>,
     /// Its columns.
     pub columns: Vec<Column>,
+    /// What changed in its columns since the last published run; sources only.
+    pub drift: Vec<Drift>,
     /// How many scans read it; with more than one it is computed once and shared.
     pub readers: usize,
     /// DataFusion's logical plan, indented; empty for a source.
@@ -94,7 +99,12 @@ pub fn columns(schema: &SchemaRef) -> Vec<Column> {
 /// Checks a pipeline without running it. Fails with every diagnostic at once.
 pub async fn check(workspace: &Workspace, pipeline: &Pipeline, depth: Depth) -> Result<Checked> {
     let context = workspace.dry_context(&pipeline.name.value)?;
-    let flow = plan::plan(pipeline, &context, Purpose::Plan, Frugality::Fast, &Inputs::default()).await?;
+    let seen = match workspace.existing_history().await? {
+        Some(history) => drift::remembered(&history, pipeline).await?,
+        None => HashMap::new(),
+    };
+    let inputs = Inputs { seen, ..Inputs::default() };
+    let flow = plan::plan(pipeline, &context, Purpose::Plan, Frugality::Fast, &inputs).await?;
     let mut wrong = Vec::new();
     let mut sinks = Vec::new();
     for sink in &flow.sinks {
@@ -129,6 +139,7 @@ pub async fn check(workspace: &Workspace, pipeline: &Pipeline, depth: Depth) -> 
         kind: planned.step.kind.clone(),
         reads: planned.taken.iter().map(|(name, _)| name.clone()).collect(),
         columns: columns(&planned.step.schema),
+        drift: planned.drift.clone(),
         readers: planned.step.readers(),
         plan: match &planned.step.input {
             Input::Provider(_) => String::new(),

@@ -1,4 +1,5 @@
-//! The two checks made at a step's boundary: a contract, and casts that may not fit. Both split a batch into good rows and rejects.
+//! The checks made at a step's boundary: a contract, casts that may not fit, new columns that set their rows aside. Each splits a
+//! batch into good rows and rejects.
 
 use std::sync::Arc;
 
@@ -73,6 +74,68 @@ impl RowCheck for ContractCheck {
                 fields: None,
             });
         }
+        Ok((filter_record_batch(&rows, &BooleanArray::new(valid, None))?, rejects))
+    }
+}
+
+/// Rows with a value in a new column are rejected, and the others pass without it. The last two columns of its input say where a row came
+/// from.
+#[derive(Debug)]
+pub struct NewColumnCheck {
+    new: Vec<usize>,
+    stay: Vec<usize>,
+    /// The record's columns, new ones among them.
+    width: usize,
+    rows: SchemaRef,
+}
+
+impl NewColumnCheck {
+    /// Takes the columns `new` off `input`, and unless a check behind it `wants` them, the coordinates.
+    pub fn new(input: &SchemaRef, new: &[String], wants: bool) -> Self {
+        let all = input.fields().len();
+        let width = all - Coordinates::fields().len();
+        let is_new = |at: &usize| *at < width && new.contains(input.field(*at).name());
+        let stay: Vec<usize> = (0..if wants { all } else { width }).filter(|at| !is_new(at)).collect();
+        let rows = Arc::new(input.project(&stay).expect("columns of its own"));
+        Self { new: (0..width).filter(is_new).collect(), stay, width, rows }
+    }
+}
+
+impl RowCheck for NewColumnCheck {
+    fn schema(&self) -> SchemaRef {
+        self.rows.clone()
+    }
+
+    fn apply(&self, batch: RecordBatch) -> DfResult<(RecordBatch, Vec<Reject>)> {
+        let rows = batch.project(&self.stay)?;
+        let nulls: Vec<_> = self.new.iter().map(|&at| batch.column(at).logical_nulls()).collect();
+        let holds = |column: usize, row: usize| nulls[column].as_ref().is_none_or(|nulls| nulls.is_valid(row));
+        let valid = BooleanBuffer::collect_bool(batch.num_rows(), |row| (0..self.new.len()).all(|column| !holds(column, row)));
+        if valid.count_set_bits() == batch.num_rows() {
+            return Ok((rows, Vec::new()));
+        }
+        let record = batch.project(&(0..self.width).collect::<Vec<_>>())?;
+        let options = FormatOptions::new().with_display_error(true);
+        let shown = self.new.iter().map(|&at| ArrayFormatter::try_new(batch.column(at), &options)).collect::<Result<Vec<_>, _>>()?;
+        let invalid = !&valid;
+        let rejects = invalid.set_indices().map(|row| {
+            let found: Vec<usize> = (0..self.new.len()).filter(|&column| holds(column, row)).collect();
+            let reason = |&column: &usize| {
+                let value: String = shown[column].value(row).to_string().chars().take(60).collect();
+                format!("\"{}\" is a new column and holds \"{value}\"", record.schema_ref().field(self.new[column]).name())
+            };
+            let (file, place) = coordinates(batch.column(self.width), batch.column(self.width + 1), row);
+            Reject {
+                file,
+                row: place,
+                code: "new-column".to_owned(),
+                column: found.first().map(|&column| record.schema_ref().field(self.new[column]).name().clone()),
+                reason: found.iter().map(reason).collect::<Vec<_>>().join("; "),
+                raw: cut(json::text(&record, row)),
+                fields: None,
+            }
+        });
+        let rejects = rejects.collect();
         Ok((filter_record_batch(&rows, &BooleanArray::new(valid, None))?, rejects))
     }
 }

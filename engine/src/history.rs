@@ -101,7 +101,7 @@ pub struct LoadRecord {
     pub published: bool,
 }
 
-/// What the incremental sources of a run will remember.
+/// What the sources of a run will remember.
 #[derive(Debug, Clone, Default)]
 pub struct Cursors {
     /// By source, then by the source's own key.

@@ -5,6 +5,7 @@ pub mod check;
 pub mod checks;
 pub mod delta;
 pub mod doctor;
+pub mod drift;
 pub mod error;
 pub mod events;
 pub mod expect;
@@ -26,6 +27,7 @@ pub mod transforms;
 pub mod workspace;
 
 pub use books::{Books, SinkBooks, StepBooks, Summary};
+pub use drift::Drift;
 pub use error::{Failure, Result};
 pub use events::Event;
 pub use history::{History, RunRecord, RunStatus};

@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     books::{Mends, Summary},
-    delta,
+    delta, drift,
     error::{Failure, Result},
     given::{Given, Place},
     history::{History, RunStatus},
@@ -162,7 +162,7 @@ pub async fn prepare<'a>(
     let Some(step) = choose_step(workspace, name, request.step.as_deref()).await? else { return Ok(None) };
     let mends = !request.assignments.is_empty();
     let planned = match pipeline {
-        Some(pipeline) => plan_step(pipeline, &step, &context, mends).await,
+        Some(pipeline) => plan_step(pipeline, &step, &context, &history, mends).await,
         None => Ok(None),
     };
     // What is to be discarded can be, whatever has become of the pipeline: only its columns cannot be asked about.
@@ -236,7 +236,7 @@ impl Looked {
     }
 }
 
-async fn plan_step(pipeline: &Pipeline, step: &str, context: &Arc<RunContext>, mends: bool) -> Result<Option<Looked>> {
+async fn plan_step(pipeline: &Pipeline, step: &str, context: &Arc<RunContext>, history: &History, mends: bool) -> Result<Option<Looked>> {
     let is_step = pipeline.sources.iter().any(|source| source.name.value == step)
         || pipeline.transforms.iter().any(|transform| transform.name.value == step);
     if !is_step {
@@ -246,7 +246,8 @@ async fn plan_step(pipeline: &Pipeline, step: &str, context: &Arc<RunContext>, m
     let Some(mut part) = delta::part(pipeline, step) else {
         return Err(Failure::error("cannot-mend", format!("no sink takes rows of \"{step}\"")));
     };
-    let flow = plan::plan(&part, context, Purpose::Plan, Frugality::Fast, &Inputs::default()).await?;
+    let inputs = Inputs { seen: drift::remembered(history, &part).await?, ..Inputs::default() };
+    let flow = plan::plan(&part, context, Purpose::Plan, Frugality::Fast, &inputs).await?;
     let planned = flow.steps.iter().find(|planned| planned.step.name == step).expect("a sink takes rows of it");
     let place = if mends { place(pipeline, &part, step, &flow.steps)? } else { Place::Instead };
     if place == Place::Instead {

@@ -22,6 +22,7 @@ use weir_schemas::Contract;
 use crate::{
     checks::ContractCheck,
     delta,
+    drift::{self, Drift, Shape},
     error::{Failure, Result},
     expect::Checks,
     given::{Given, Place},
@@ -59,6 +60,10 @@ pub struct PlannedStep {
     pub read: Option<Arc<ReadCount>>,
     /// What its source will remember; incremental sources only.
     pub advance: Option<Arc<dyn Advance>>,
+    /// What changed in its source's columns.
+    pub drift: Vec<Drift>,
+    /// The columns that its source will be known by; sources only.
+    pub shape: Option<Shape>,
 }
 
 /// A sink and the step it reads.
@@ -119,7 +124,7 @@ pub fn fork(session: &SessionContext) -> SessionContext {
 /// What a dataflow takes besides what the pipeline says.
 #[derive(Debug, Default)]
 pub struct Inputs {
-    /// What each incremental source remembers.
+    /// What each source remembers.
     pub seen: HashMap<String, BTreeMap<String, String>>,
     /// Rows given to steps.
     pub given: HashMap<String, Given>,
@@ -287,34 +292,40 @@ impl Planner<'_> {
         let desk = self.desk(&source.name.value, &source.rules);
         let coordinates = contract.is_some();
         let given = self.inputs.given.get(&source.name.value);
-        let context = SourceContext {
+        let mut seen = self.inputs.seen.get(&source.name.value).cloned().unwrap_or_default();
+        let before = seen.remove(drift::MEMORY_KEY).map(|text| Shape::decode(&text)).transpose()?;
+        let mut context = SourceContext {
             run: self.run.clone(),
             step: source.name.value.clone(),
             folder: self.pipeline.folder.clone(),
             declared: contract.as_ref().map(|contract| contract.columns().clone()),
+            shape: None,
+            known: before.as_ref().map(|before| before.columns().clone()),
             coordinates,
             incremental: source.incremental.as_ref().map(|incremental| incremental.value.clone()),
-            seen: self.inputs.seen.get(&source.name.value).cloned().unwrap_or_default(),
+            seen,
             rejects: desk.clone(),
             purpose: if given.is_some_and(|given| given.place == Place::Instead) { Purpose::Plan } else { self.purpose },
         };
-        let opened = settings.open(&context).await.map_err(|error| match error.blame {
+        let failed = |error: Error| match error.blame {
             Blame::User => Failure::from(pointed(&error, &source.settings, &source.name.value)),
             _ => Failure::from_connector(&error).in_step(&source.name.value),
-        })?;
+        };
+        let open = async |context: &SourceContext| settings.open(context).await;
+        let settled = drift::settle(source, contract.as_deref(), before.as_ref(), &mut context, open, failed).await?;
         let provider = match given {
-            None => opened.table,
+            None => settled.table,
             Some(given) => match given.place {
                 Place::Instead => given.rows.table(),
-                Place::Beside => given.beside(opened.table),
+                Place::Beside => given.beside(settled.table),
             }
             .map_err(|error| crate::run::explain(&error))?,
         };
-        let table = provider.schema();
-        let checks: Vec<Arc<dyn RowCheck>> = match &contract {
-            Some(_) => vec![Arc::new(ContractCheck::new(contract.clone(), &table, coordinates))],
-            None => Vec::new(),
-        };
+        let mut checks: Vec<Arc<dyn RowCheck>> = settled.check.into_iter().collect();
+        if contract.is_some() {
+            let rows = checks.last().map_or_else(|| provider.schema(), |check| check.schema());
+            checks.push(Arc::new(ContractCheck::new(contract, &rows, coordinates)));
+        }
         let step = Step::new(
             source.name.value.clone(),
             Role::Source,
@@ -324,14 +335,17 @@ impl Planner<'_> {
             desk.clone(),
             self.run.cancel.clone(),
         );
+        let shape = Shape::of(&step.schema, settled.absent);
         Ok(PlannedStep {
             step: Arc::new(step),
             desk,
             account: Account::Same,
             taken: Vec::new(),
             given: given.map_or(0, |given| given.rows.rows()),
-            read: Some(opened.read),
-            advance: opened.advance,
+            read: Some(settled.opened.read),
+            advance: settled.opened.advance,
+            drift: settled.drift,
+            shape: Some(shape),
         })
     }
 
@@ -407,6 +421,8 @@ impl Planner<'_> {
             given: given.map_or(0, |given| given.rows.rows()),
             read: None,
             advance: None,
+            drift: Vec::new(),
+            shape: None,
         }))
     }
 

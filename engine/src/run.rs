@@ -2,7 +2,7 @@
 //! the decision; after it, everything will be.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -19,13 +19,14 @@ use weir_pipelines::Pipeline;
 
 use crate::{
     books::{Books, ExpectationOutcome, Mends, SinkBooks, StepBooks, Summary},
+    drift,
     error::{Failure, Result, RunError},
     events::Event,
     expect::{self, Evaluated, Kept},
     given::Given,
     history::{Cursors, History, LoadRecord, RunStatus},
     mend,
-    plan::{self, Dataflow, Frugality, Inputs, pointed},
+    plan::{self, Dataflow, Frugality, Inputs, PlannedStep, pointed},
     publish::{self, Destination, Undecided},
     quarantine::{self, Marks},
     share,
@@ -40,7 +41,7 @@ use crate::{
 pub struct RunOptions {
     /// Everything but the publish; what was staged is discarded.
     pub dry_run: bool,
-    /// Incremental sources forget what they remember, and are read anew.
+    /// Sources forget what they remember: incremental ones are read anew, and columns are taken as they are.
     pub full_refresh: bool,
 }
 
@@ -124,6 +125,18 @@ async fn attempts(mut attempt: Attempt<'_>, cancel: CancellationToken) -> Result
     };
     history.end(&attempt.context.run, status, &workspace.now(), text.as_deref()).await?;
     Err(failure)
+}
+
+/// What a source remembers of a run: how far it was read, and which columns it had.
+fn remembers(step: &PlannedStep) -> Option<BTreeMap<String, String>> {
+    let mut entries = match &step.advance {
+        // What nobody asked for was not read, whatever the source had listed: it is still to come.
+        Some(_) if !step.step.read_to_end() => return None,
+        Some(advance) => advance.entries(),
+        None => BTreeMap::new(),
+    };
+    entries.insert(drift::MEMORY_KEY.to_owned(), step.shape.as_ref()?.encode());
+    Some(entries)
 }
 
 /// A context for another try of the same run.
@@ -226,8 +239,7 @@ impl<'a> Attempt<'a> {
 
     async fn make(&mut self, frugality: Frugality) -> Result<Summary, Ended> {
         let mut inputs = Inputs::default();
-        let incremental = || self.pipeline.sources.iter().filter(|source| source.incremental.is_some());
-        for source in incremental().filter(|_| !self.options.full_refresh) {
+        for source in self.pipeline.sources.iter().filter(|_| !self.options.full_refresh) {
             inputs.seen.insert(source.name.value.clone(), self.history.cursors(&self.pipeline.name.value, &source.name.value).await?);
         }
         if let Some(mending) = &self.mending {
@@ -238,6 +250,9 @@ impl<'a> Attempt<'a> {
             && let Some(planned) = flow.steps.iter().find(|planned| planned.step.name == mending.step)
         {
             planned.desk.take_as_mended(mending.marks.clone());
+        }
+        for drift in flow.steps.iter().flat_map(|step| &step.drift) {
+            (self.events)(Event::Note(drift.to_string()));
         }
         let mut destinations = Vec::new();
         let staged = self.stage(&flow, &mut destinations).await;
@@ -266,13 +281,9 @@ impl<'a> Attempt<'a> {
                 return Ok(summary);
             }
         };
-        let sources =
-            // What nobody asked for was not read, whatever the source had listed: it is still to come.
-            flow.steps
-                .iter()
-                .filter(|step| step.step.read_to_end())
-                .filter_map(|step| Some((step.step.name.clone(), step.advance.as_ref()?.entries())))
-                .collect();
+        // A run that mends rows is about those, whatever it reads besides: sources learn nothing from it.
+        let learning = flow.steps.iter().filter(|_| self.mending.is_none());
+        let sources = learning.filter_map(|step| Some((step.step.name.clone(), remembers(step)?))).collect();
         let cursors = Cursors { sources, anew: self.options.full_refresh };
         match publish::decide(self.history, &self.context.run, &mut destinations, &cursors, &mut summary).await {
             Ok(()) => {}
@@ -349,6 +360,7 @@ impl<'a> Attempt<'a> {
         }
         let mut summary = self.summarize(books, evaluated.outcomes);
         summary.notes.extend(evaluated.note);
+        summary.drift = flow.steps.iter().flat_map(|step| step.drift.clone()).collect();
         Ok(summary)
     }
 

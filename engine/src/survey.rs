@@ -219,6 +219,8 @@ async fn source(workspace: &Workspace, settings: &Settings, folder: &Path) -> Re
         step: ROWS.to_owned(),
         folder: folder.to_path_buf(),
         declared: None,
+        shape: None,
+        known: None,
         coordinates: false,
         incremental: None,
         seen: BTreeMap::new(),

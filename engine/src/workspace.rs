@@ -78,6 +78,11 @@ impl Workspace {
         History::open(&self.state_dir.join("state.db"), &Uuid::now_v7().to_string()).await
     }
 
+    /// Opens the run history where there is one already, as a look at it does.
+    pub async fn existing_history(&self) -> Result<Option<History>> {
+        if self.state_dir.join("state.db").is_file() { self.history().await.map(Some) } else { Ok(None) }
+    }
+
     /// Holds a pipeline's lock file, which the system lets go however the process ends. Refuses while another process holds it.
     pub fn lock(&self, pipeline: &str) -> Result<File> {
         let folder = self.state_dir.join("locks");

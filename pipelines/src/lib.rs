@@ -16,8 +16,8 @@ pub mod units;
 pub use diagnostic::{Diagnostic, Diagnostics, Label, Severity, SourceFile, Span, Spanned};
 pub use parse::{Vocabulary, parse};
 pub use pipeline::{
-    Expectation, Expected, FlattenArray, Incremental, Keep, Measure, Mode, OnInvalid, OnSchemaChange, Operator, Pipeline, Reference, Rules,
-    Scalar, ShareMax, Sink, SortKey, Source, Transform,
+    Expectation, Expected, FlattenArray, Incremental, Keep, Measure, Mode, OnDrift, OnInvalid, OnMissingColumn, OnNewColumn,
+    OnSchemaChange, OnTypeChange, Operator, Pipeline, Reference, Rules, Scalar, ShareMax, Sink, SortKey, Source, Transform,
 };
 pub use project::{Connection, Project};
 pub use schema::{KindSchema, pipeline_schema};

@@ -18,7 +18,7 @@ use crate::{
     settings::{Document, Settings},
 };
 pub(crate) use expect::{CHECKS, RUNS, RUNS_MIN, Z_MAX};
-pub(crate) use steps::MODES;
+pub(crate) use steps::{MISSING_COLUMN, MODES, NEW_COLUMN, TYPE_CHANGE};
 use walk::{Table, Walk, integer, is_name, type_name};
 
 const KEYS: [&str; 11] = ["weir", "name", "description", "owner", "tags", "schedule", "source", "transform", "sink", "expect", "test"];

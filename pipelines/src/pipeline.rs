@@ -82,10 +82,58 @@ pub struct Source {
     pub description: Option<String>,
     /// Contract and what becomes of rows that break it.
     pub rules: Rules,
+    /// What becomes of a change of its columns.
+    pub drift: OnDrift,
     /// Only what is new since the last published run.
     pub incremental: Option<Spanned<Incremental>>,
     /// The kind and its own table.
     pub settings: Settings,
+}
+
+/// What becomes of a change of a source's columns, where the author says it.
+#[derive(Debug, Clone, Default)]
+pub struct OnDrift {
+    /// Of a column that was not known. Default add.
+    pub new_column: Option<Spanned<OnNewColumn>>,
+    /// Of a known column that the data lack. Default remove where the source itself says its columns and all of it is read, else null.
+    pub missing_column: Option<Spanned<OnMissingColumn>>,
+    /// Of a known column with values that are not of its type. Default widen.
+    pub type_change: Option<Spanned<OnTypeChange>>,
+}
+
+/// What becomes of a column that was not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnNewColumn {
+    /// It is a column of the step from now on.
+    Add,
+    /// It is left out of the step's rows.
+    Ignore,
+    /// Rows with a value in it are set aside; the others pass without it.
+    Quarantine,
+    /// The run fails before anything is staged.
+    Fail,
+}
+
+/// What becomes of a known column that the data lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMissingColumn {
+    /// It stays, with its type, and is null in every row.
+    Null,
+    /// It is no column of the step any more.
+    Remove,
+    /// The run fails before anything is staged.
+    Fail,
+}
+
+/// What becomes of a known column with values that are not of its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTypeChange {
+    /// It takes the narrowest type that holds both.
+    Widen,
+    /// It keeps its type, and rows with a value that is not of it are set aside.
+    Quarantine,
+    /// The run fails before anything is staged.
+    Fail,
 }
 
 /// How a source knows what is new.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::parse::{CHECKS, MODES, RUNS, RUNS_MIN, Z_MAX};
+use crate::parse::{CHECKS, MISSING_COLUMN, MODES, NEW_COLUMN, RUNS, RUNS_MIN, TYPE_CHANGE, Z_MAX};
 
 /// A kind of source or sink, as the schema shows it.
 #[derive(Debug, Clone)]
@@ -112,6 +112,11 @@ fn words(words: &[&str], default: &str, description: &str) -> Value {
     json!({ "enum": words, "default": default, "description": description })
 }
 
+/// The words alone.
+fn written<T>(words: &[(&'static str, T)]) -> Vec<&'static str> {
+    words.iter().map(|(word, _)| *word).collect()
+}
+
 fn duration(description: &str) -> Value {
     json!({ "$ref": "#/$defs/duration", "description": description })
 }
@@ -147,6 +152,12 @@ fn source_keys() -> Value {
     merge(
         &mut keys,
         json!({
+            "on_new_column": words(&written(&NEW_COLUMN), "add", "What becomes of a column that was not known."),
+            "on_missing_column": {
+                "enum": written(&MISSING_COLUMN),
+                "description": "What becomes of a known column that the data lack. Default remove where the source itself says its columns and all of it is read, else null.",
+            },
+            "on_type_change": words(&written(&TYPE_CHANGE), "widen", "What becomes of a known column with values that are not of its type."),
             "incremental": {
                 "description": "Only what is new since the last published run.",
                 "oneOf": [
@@ -168,7 +179,7 @@ fn source_keys() -> Value {
 }
 
 fn sink_keys() -> Value {
-    let modes: Vec<&str> = MODES.iter().map(|(word, _)| *word).collect();
+    let modes = written(&MODES);
     json!({
         "description": string("What the step is.", None),
         "from": string("The step whose rows it takes.", None),

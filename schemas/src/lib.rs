@@ -14,8 +14,8 @@ mod keys;
 mod seen;
 mod temporal;
 pub mod version;
-mod words;
 pub mod widen;
+mod words;
 
 pub use check::{Verdict, Violation};
 pub use contract::{Contract, ContractError};

@@ -75,6 +75,29 @@ fn a_decided_run_is_found_explained_and_finished() {
 }
 
 #[test]
+fn columns_are_known_from_the_run_that_was_decided_whoever_finishes_it() {
+    let follow = "weir = 1\nname = \"events\"\n[source.events]\non_new_column = \"fail\"\n[source.events.file]\npath = \"data/*.csv\"\n\
+                  [sink.lake]\nfrom = \"events\"\nmode = \"replace\"\n[sink.lake.lake]\ntable = \"out.events\"\n";
+    let new_column = |project: &Project| project.write("data/events.csv", "id,name,note\n1,a,new\n");
+    for resumed in [true, false] {
+        // Decided and not published: the columns move with the roll-forward, as cursors do.
+        let (project, run) = killed(follow, "\tlink\t");
+        new_column(&project);
+        if resumed {
+            project.ok(&["runs", "resume", &run]);
+        }
+        let failed = project.weir(&["run", "pipeline.toml"]);
+        assert_eq!(failed.code, 2, "{failed}");
+        failed.says(&["error[new-column]: source \"events\" has a new column \"note\" (Utf8)", "the last published run had: id, name"]);
+    }
+    // Given up, the run has taught nothing.
+    let (project, run) = killed(follow, "\tlink\t");
+    new_column(&project);
+    project.ok(&["runs", "resume", &run, "--discard"]);
+    assert_eq!(project.run(&["pipeline.toml"])["rows_loaded"], 1);
+}
+
+#[test]
 fn a_decided_run_is_given_up_by_hand_and_its_input_is_read_again() {
     let (project, run) = killed(PIPELINE, "\tlink\t");
     let given_up = project.ok(&["runs", "resume", &run, "--discard"]);

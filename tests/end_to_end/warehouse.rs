@@ -4,6 +4,7 @@
 mod bad_values;
 mod columns;
 mod connections;
+mod drift;
 mod modes;
 mod names;
 mod proxy;

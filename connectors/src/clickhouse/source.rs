@@ -23,7 +23,7 @@ use super::{
     types::{self, Reading},
 };
 use crate::{
-    Opened, Source,
+    DataColumns, Opened, Source,
     context::{Advance, Coordinates, ReadCount, SourceContext},
     error::{Error, Result},
     incremental::CursorReader,
@@ -190,6 +190,8 @@ impl Source for ClickhouseSource {
         let server = Server::of(&self.connection, &cx.run).await?;
         let learnt = learn(self, &server, cx).await?;
         let (schema, origins) = columns(&learnt.columns, cx, &self.connection)?;
+        let absent = schema.fields().iter().zip(&origins).filter(|(_, origin)| matches!(origin, Origin::Absent));
+        let columns = DataColumns { absent: absent.map(|(field, _)| field.name().clone()).collect(), ..DataColumns::default() };
         let cursor = match &cx.incremental {
             Some(incremental) => {
                 let own = Schema::new(learnt.columns.iter().map(|column| column.field.clone()).collect::<Vec<_>>());
@@ -211,7 +213,7 @@ impl Source for ClickhouseSource {
             read: read.clone(),
         };
         let advance = cursor.map(|cursor| cursor as Arc<dyn Advance>);
-        Ok(Opened { table: Arc::new(ClickhouseTable(Arc::new(input))), advance, read })
+        Ok(Opened { table: Arc::new(ClickhouseTable(Arc::new(input))), advance, read, columns })
     }
 }
 
@@ -305,7 +307,7 @@ fn holds_binary(data_type: &DataType) -> bool {
 fn columns(own: &[Column], cx: &SourceContext, connection: &str) -> Result<(SchemaRef, Vec<Origin>)> {
     let mut fields: Vec<FieldRef> = Vec::new();
     let mut origins = Vec::new();
-    let declared = cx.declared.iter().flat_map(|declared| declared.fields());
+    let declared = cx.told().into_iter().flat_map(|told| told.fields());
     for field in declared {
         let index = own.iter().position(|column| column.field.name() == field.name());
         if let Some(column) = index.map(|index| &own[index])

@@ -122,6 +122,8 @@ pub(crate) fn source_context(run: &Arc<RunContext>, rejects: &Arc<Rejected>) -> 
         step: "step".into(),
         folder: PathBuf::from("."),
         declared: None,
+        shape: None,
+        known: None,
         coordinates: false,
         incremental: None,
         seen: BTreeMap::new(),

@@ -1,18 +1,14 @@
 //! Opening a file source: which files are to be read, and what columns they have together. Reading rows is `scan.rs`'s.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use arrow::{
     array::{ArrayRef, StringArray},
     compute::{CastOptions, cast_with_options},
-    datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef},
-    ipc::{
-        convert::{IpcSchemaEncoder, fb_to_schema},
-        root_as_schema,
-    },
+    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
 };
 use datafusion::common::ScalarValue;
 use futures::{StreamExt, TryStreamExt};
@@ -33,13 +29,11 @@ use super::{
     scan::{COORDINATES, Content, FileTable, Files, Origin, Part, header_too_long, name_file},
 };
 use crate::{
-    Opened,
+    ColumnsBy, DataColumns, Opened,
     context::{Advance, Coordinates, Purpose, ReadCount, SourceContext},
     error::{Error, Result},
 };
 
-/// Under this key the columns of the last published run are remembered, so that a run without new files has them.
-const SCHEMA_KEY: &str = "#schema";
 /// What is read of a text file to learn its header, and to plan.
 const SAMPLE_BYTES: usize = 64 << 10;
 /// What is read at once to learn types.
@@ -65,10 +59,7 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
         return Err(Error::user("incremental-unsupported", "a file source has no cursor").help("write incremental = { files = \"new\" }"));
     }
     let incremental = cx.incremental.is_some();
-    let remembered = match cx.seen.get(SCHEMA_KEY).filter(|_| incremental) {
-        Some(text) => Some(decode_schema(text)?),
-        None => None,
-    };
+    let remembered = cx.known.clone().filter(|_| incremental);
     let listed = match list::list(settings.path.all(), &cx.folder, settings.hive, &cx.run.environment).await {
         // All files may have been cleared away since: nothing is new, and the columns are known.
         Err(error) if remembered.is_some() && matches!(error.code, "glob-empty" | "folder-empty") => Vec::new(),
@@ -80,6 +71,7 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
     };
     let is_new = |file: &FoundFile| !incremental || cx.seen.get(&file.name) != Some(&file.version);
     let new: Vec<Arc<FoundFile>> = listed.iter().filter(|file| is_new(file)).map(|file| Arc::new(file.clone())).collect();
+    let remembered = remembered.filter(|_| new.is_empty());
     // Without a memory of the columns, files read before still tell them.
     let learn_from: Vec<Arc<FoundFile>> = match new.is_empty() && remembered.is_none() {
         true => listed.into_iter().map(Arc::new).collect(),
@@ -94,6 +86,8 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
     };
     let cutting = format.is_text().then(|| cutting(settings, format, cx));
     let learnt = match &cutting {
+        // Whoever tells the shape has seen all columns.
+        Some(_) if cx.shape.is_some() => Learnt::default(),
         Some(cutting) => {
             let learner = Learner {
                 cutting: cutting.clone(),
@@ -102,7 +96,7 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
                 threads: cx.run.partitions,
                 opening: opening.clone(),
                 infer_rows: settings.infer_rows.unwrap_or(u64::MAX),
-                declared: cx.declared.clone(),
+                declared: cx.told().cloned(),
                 sample: cx.purpose == Purpose::Plan,
             };
             let files = learn_from.clone();
@@ -112,6 +106,12 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
         None => learn_binary(format, &learn_from, &opening, cx.purpose).await?,
     };
     let read_now = if new.is_empty() { &[] } else { learn_from.as_slice() };
+    let columns = DataColumns {
+        by: if remembered.is_some() { ColumnsBy::Memory } else { learnt.by },
+        absent: absent(cx, &learn_from, &learnt.columns),
+        untyped: learnt.untyped,
+        first_in: learnt.first_in,
+    };
     let table = Table::new(settings, cx, &learn_from, learnt.columns, remembered.as_ref())?;
     let mut parts = Vec::with_capacity(read_now.len());
     let mut contents = learnt.contents.into_iter();
@@ -120,10 +120,7 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
         parts.push(Arc::new(Part { file: file.clone(), content, partitions: table.partition_values(file)? }));
     }
     let advance = incremental.then(|| {
-        let mut entries: BTreeMap<String, String> = new.iter().map(|file| (file.name.clone(), file.version.clone())).collect();
-        if !entries.is_empty() {
-            entries.insert(SCHEMA_KEY.into(), encode_schema(&table.undeclared));
-        }
+        let entries = new.iter().map(|file| (file.name.clone(), file.version.clone())).collect();
         Arc::new(FilesRead(entries)) as Arc<dyn Advance>
     });
     let read = Arc::new(ReadCount::default());
@@ -137,7 +134,14 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
         cx: cx.clone(),
         read: read.clone(),
     };
-    Ok(Opened { table: Arc::new(FileTable(Arc::new(files))), advance, read })
+    Ok(Opened { table: Arc::new(FileTable(Arc::new(files))), advance, read, columns })
+}
+
+/// The columns asked for that neither the files nor their folders have.
+fn absent(cx: &SourceContext, files: &[Arc<FoundFile>], learnt: &IndexMap<String, Field>) -> Vec<String> {
+    let in_folders = |name: &str| files.iter().any(|file| file.partitions.iter().any(|(key, _)| key == name));
+    let names = cx.told().into_iter().flat_map(|told| told.fields()).map(|field| field.name());
+    names.filter(|name| !files.is_empty() && !learnt.contains_key(*name) && !in_folders(name)).cloned().collect()
 }
 
 fn header_of(settings: &FileSource, format: Format) -> bool {
@@ -198,9 +202,13 @@ fn format_of(settings: &FileSource, files: &[FoundFile]) -> Result<Format> {
 }
 
 /// What the files say about their columns, and what is in each of them, in order; nothing where they are text.
+#[derive(Default)]
 struct Learnt {
     columns: IndexMap<String, Field>,
     contents: Vec<Content>,
+    by: ColumnsBy,
+    untyped: Vec<String>,
+    first_in: HashMap<String, String>,
 }
 
 async fn learn_binary(format: Format, files: &[Arc<FoundFile>], opening: &Opening, purpose: Purpose) -> Result<Learnt> {
@@ -221,13 +229,17 @@ async fn learn_binary(format: Format, files: &[Arc<FoundFile>], opening: &Openin
         .try_collect()
         .await?;
     let mut columns: IndexMap<String, Field> = IndexMap::new();
-    for content in &contents {
+    let (mut first_in, mut typed) = (HashMap::new(), HashSet::new());
+    for (content, file) in contents.iter().zip(files) {
         let schema = match content {
             Content::Parquet(footer) => footer.schema(),
             Content::Arrow(schema) | Content::Avro(schema) => schema,
             Content::Text => continue,
         };
         for field in schema.fields() {
+            if !field.data_type().is_null() {
+                typed.insert(field.name().clone());
+            }
             let mut field = nullable(field).with_metadata(extension(field));
             // More than its type in one file and not in another is no more than its type.
             if let Some(known) = columns.get_mut(field.name())
@@ -236,10 +248,15 @@ async fn learn_binary(format: Format, files: &[Arc<FoundFile>], opening: &Openin
                 known.set_metadata(HashMap::new());
                 field.set_metadata(HashMap::new());
             }
+            if !columns.contains_key(field.name()) {
+                first_in.insert(field.name().clone(), file.name.clone());
+            }
             add_column(&mut columns, field);
         }
     }
-    Ok(Learnt { columns, contents })
+    let by = if looked_at == files.len() { ColumnsBy::Source } else { ColumnsBy::Sample };
+    let untyped = columns.keys().filter(|name| !typed.contains(*name)).cloned().collect();
+    Ok(Learnt { columns, contents, by, untyped, first_in })
 }
 
 /// Learns the columns of text files.
@@ -259,8 +276,12 @@ impl Learner {
     fn learn(&self, files: &[Arc<FoundFile>]) -> Result<Learnt> {
         let mut state = Inference::default();
         let looked_at = if self.sample { files.len().min(PLAN_FILES) } else { files.len() };
+        let mut first_in = HashMap::new();
+        let mut whole = looked_at == files.len();
         for file in &files[..looked_at] {
-            self.learn_file(file, &mut state).map_err(|error| name_file(error, file))?;
+            let known = state.columns.len();
+            whole &= self.learn_file(file, &mut state).map_err(|error| name_file(error, file))?;
+            first_in.extend(state.columns.keys().skip(known).map(|column| (column.clone(), file.name.clone())));
         }
         if state.columns.is_empty() && self.declared.is_none() && !files.is_empty() {
             let message = match files {
@@ -272,10 +293,18 @@ impl Learner {
                 .help("declare the columns in a contract, or give a file with records"));
         }
         let columns = state.fields().iter().map(|field| (field.name().clone(), nullable(field))).collect();
-        Ok(Learnt { columns, contents: Vec::new() })
+        let by = match whole {
+            true if self.fixed_columns => ColumnsBy::Source,
+            true => ColumnsBy::Records,
+            false => ColumnsBy::Sample,
+        };
+        let untyped = state.columns.iter().filter(|(name, kind)| kind.is_none() && !state.json.contains(*name));
+        let untyped = untyped.map(|(name, _)| name.clone()).collect();
+        Ok(Learnt { columns, contents: Vec::new(), by, untyped, first_in })
     }
 
-    fn learn_file(&self, file: &FoundFile, state: &mut Inference) -> Result<()> {
+    /// True when it is sure that the file has no other columns.
+    fn learn_file(&self, file: &FoundFile, state: &mut Inference) -> Result<bool> {
         let mut blocks = Blocks::open(file, &self.opening, &self.cutting, SAMPLE_BYTES, None)?;
         let mut first = true;
         while let Some(block) = blocks.next_block()? {
@@ -289,14 +318,16 @@ impl Learner {
             let declared = self.header
                 && self.declared.as_ref().is_some_and(|declared| state.columns.keys().all(|name| declared.index_of(name).is_ok()));
             if self.sample || declared || state.records >= self.infer_rows {
-                return Ok(());
+                let rest = self.sample && state.records < self.infer_rows && !self.fixed_columns;
+                return Ok(self.fixed_columns || rest && blocks.next_block()?.is_none());
             }
             blocks.set_block_bytes(BLOCK_BYTES);
             if self.fixed_columns && self.infer_rows == u64::MAX && !state.current.is_empty() {
-                return self.learn_rest(blocks, state);
+                self.learn_rest(blocks, state)?;
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// As much of a block as the stated sample still wants: a line a record, and one more for a header.
@@ -382,8 +413,6 @@ impl Learner {
 struct Table {
     schema: SchemaRef,
     origins: Vec<Origin>,
-    /// What the contract does not declare: remembered for runs without new files.
-    undeclared: Schema,
     /// Columns that folders give.
     partitions: Vec<FieldRef>,
 }
@@ -394,10 +423,9 @@ impl Table {
         cx: &SourceContext,
         files: &[Arc<FoundFile>],
         learnt: IndexMap<String, Field>,
-        remembered: Option<&Schema>,
+        remembered: Option<&SchemaRef>,
     ) -> Result<Self> {
         let folders = partition_types(files);
-        // Columns of earlier runs stay, and their types only get wider.
         let mut undeclared: IndexMap<String, Field> = IndexMap::new();
         let before = remembered.into_iter().flat_map(|schema| schema.fields()).map(|field| field.as_ref().clone());
         let inside = learnt.into_values().filter(|field| !folders.contains_key(field.name()));
@@ -430,8 +458,8 @@ impl Table {
             };
             columns.push((Arc::new(field), origin));
         };
-        let is_declared = |name: &str| cx.declared.as_ref().is_some_and(|declared| declared.index_of(name).is_ok());
-        for field in cx.declared.iter().flat_map(|declared| declared.fields()) {
+        let is_declared = |name: &str| cx.told().is_some_and(|told| told.index_of(name).is_ok());
+        for field in cx.told().into_iter().flat_map(|told| told.fields()) {
             add(nullable(field));
         }
         undeclared.retain(|name, _| !is_declared(name));
@@ -445,8 +473,7 @@ impl Table {
             columns.extend(Coordinates::fields().into_iter().zip(COORDINATES).map(|(field, (_, origin))| (field, origin)));
         }
         let (fields, origins): (Vec<FieldRef>, Vec<Origin>) = columns.into_iter().unzip();
-        let remembered: Fields = undeclared.into_values().collect();
-        Ok(Self { schema: Arc::new(Schema::new(fields)), origins, undeclared: Schema::new(remembered), partitions })
+        Ok(Self { schema: Arc::new(Schema::new(fields)), origins, partitions })
     }
 
     /// What a file's folders say, as the columns' types.
@@ -523,18 +550,6 @@ fn nullable(field: &Field) -> Field {
         other => other.clone(),
     };
     field.clone().with_data_type(kind).with_nullable(true)
-}
-
-fn encode_schema(schema: &Schema) -> String {
-    let bytes = IpcSchemaEncoder::new().schema_to_fb(schema);
-    bytes.finished_data().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn decode_schema(text: &str) -> Result<Schema> {
-    let broken = || Error::weir("state", "the remembered columns of a file source cannot be read");
-    let pair = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
-    let bytes: Vec<u8> = text.as_bytes().chunks(2).map(pair).collect::<Option<_>>().ok_or_else(broken)?;
-    root_as_schema(&bytes).map(fb_to_schema).map_err(|error| broken().because(error.to_string()))
 }
 
 #[cfg(test)]

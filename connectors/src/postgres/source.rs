@@ -23,7 +23,7 @@ use super::{
     types::{Compared, Kind, Numeric, Types, distinct, oid},
 };
 use crate::{
-    Opened,
+    DataColumns, Opened,
     conform::possible,
     context::{Coordinates, ReadCount, SourceContext},
     error::{Error, Result},
@@ -160,6 +160,8 @@ pub(super) async fn open(settings: &PostgresSource, cx: &SourceContext) -> Resul
     };
     session.rollback().await;
     let (schema, origins) = columns(&learnt, cx)?;
+    let absent = schema.fields().iter().zip(&origins).filter(|(_, origin)| **origin == Origin::Absent);
+    let absent = absent.map(|(field, _)| field.name().clone()).collect();
     let cursor = match &cx.incremental {
         Some(incremental) => Some(Arc::new(cursor(incremental, &schema, cx)?)),
         None => None,
@@ -182,7 +184,8 @@ pub(super) async fn open(settings: &PostgresSource, cx: &SourceContext) -> Resul
         read: read.clone(),
     };
     let advance = cursor.map(|cursor| cursor as Arc<dyn crate::Advance>);
-    Ok(Opened { table: Arc::new(PostgresTable(Arc::new(input))), advance, read })
+    let columns = DataColumns { absent, ..DataColumns::default() };
+    Ok(Opened { table: Arc::new(PostgresTable(Arc::new(input))), advance, read, columns })
 }
 
 fn cursor(incremental: &weir_pipelines::Incremental, schema: &SchemaRef, cx: &SourceContext) -> Result<CursorReader> {
@@ -385,8 +388,8 @@ impl Described {
 fn columns(learnt: &Learnt, cx: &SourceContext) -> Result<(SchemaRef, Vec<Origin>)> {
     let mut fields: Vec<FieldRef> = Vec::new();
     let mut origins = Vec::new();
-    let is_declared = |name: &str| cx.declared.as_ref().is_some_and(|declared| declared.index_of(name).is_ok());
-    for field in cx.declared.iter().flat_map(|declared| declared.fields()) {
+    let is_declared = |name: &str| cx.told().is_some_and(|told| told.index_of(name).is_ok());
+    for field in cx.told().into_iter().flat_map(|told| told.fields()) {
         let Some(index) = learnt.columns.iter().position(|column| column.name == *field.name()) else {
             fields.push(Arc::new(field.as_ref().clone().with_nullable(true)));
             origins.push(Origin::Absent);

@@ -10,12 +10,22 @@ use super::{
 };
 use crate::{
     diagnostic::{Diagnostic, Span, Spanned},
-    pipeline::{Incremental, Mode, OnInvalid, OnSchemaChange, Rules, ShareMax, Sink, Source, Transform},
+    pipeline::{
+        Incremental, Mode, OnDrift, OnInvalid, OnMissingColumn, OnNewColumn, OnSchemaChange, OnTypeChange, Rules, ShareMax, Sink, Source,
+        Transform,
+    },
     settings::{Document, Settings},
     units,
 };
 
-pub(crate) const SOURCE_KEYS: [&str; 5] = ["description", "contract", "on_invalid", "max_invalid", "incremental"];
+pub(crate) const SOURCE_KEYS: [&str; 8] =
+    ["description", "contract", "on_invalid", "max_invalid", "on_new_column", "on_missing_column", "on_type_change", "incremental"];
+pub(crate) const NEW_COLUMN: [(&str, OnNewColumn); 4] =
+    [("add", OnNewColumn::Add), ("ignore", OnNewColumn::Ignore), ("quarantine", OnNewColumn::Quarantine), ("fail", OnNewColumn::Fail)];
+pub(crate) const MISSING_COLUMN: [(&str, OnMissingColumn); 3] =
+    [("null", OnMissingColumn::Null), ("remove", OnMissingColumn::Remove), ("fail", OnMissingColumn::Fail)];
+pub(crate) const TYPE_CHANGE: [(&str, OnTypeChange); 3] =
+    [("widen", OnTypeChange::Widen), ("quarantine", OnTypeChange::Quarantine), ("fail", OnTypeChange::Fail)];
 pub(crate) const TRANSFORM_KEYS: [&str; 5] = ["description", "from", "contract", "on_invalid", "max_invalid"];
 pub(crate) const SINK_KEYS: [&str; 7] = ["description", "from", "mode", "key", "on_schema_change", "allow_lossy", "profiles"];
 pub(crate) const MODES: [(&str, Mode); 5] = [
@@ -121,9 +131,10 @@ fn step(walk: &mut Walk<'_>, role: Role, name: Spanned<String>, value: &Value<'_
         match role {
             Role::Source => {
                 let rules = rules(walk, table);
+                let drift = drift(walk, table, rules.on_invalid);
                 let incremental = table.entries.get("incremental").and_then(|value| incremental(walk, value));
                 let settings = kind(walk, role, table, &name, &SOURCE_KEYS, vocabulary);
-                steps.sources.extend(settings.map(|settings| Source { name, description, rules, incremental, settings }));
+                steps.sources.extend(settings.map(|settings| Source { name, description, rules, drift, incremental, settings }));
             }
             Role::Transform => {
                 let rules = rules(walk, table);
@@ -180,6 +191,28 @@ fn rules(walk: &mut Walk<'_>, table: Table<'_, '_>) -> Rules {
         walk.warning("no-effect", "\"max_invalid\" changes nothing where the first invalid row fails the run", key.span(), "");
     }
     Rules { contract, on_invalid: on_invalid.map_or(OnInvalid::Quarantine, |word| word.value), max_invalid }
+}
+
+/// What becomes of changes of a source's columns. Rows set aside for them are invalid rows, so `on_invalid` must set aside too.
+fn drift(walk: &mut Walk<'_>, table: Table<'_, '_>, on_invalid: OnInvalid) -> OnDrift {
+    let drift = OnDrift {
+        new_column: walk.word(table, "on_new_column", &NEW_COLUMN),
+        missing_column: walk.word(table, "on_missing_column", &MISSING_COLUMN),
+        type_change: walk.word(table, "on_type_change", &TYPE_CHANGE),
+    };
+    let does = match on_invalid {
+        OnInvalid::Quarantine => return drift,
+        OnInvalid::Drop => "drop",
+        OnInvalid::Fail => "fail",
+    };
+    let new = drift.new_column.as_ref().filter(|word| word.value == OnNewColumn::Quarantine).map(|word| ("on_new_column", &word.span));
+    let changed = drift.type_change.as_ref().filter(|word| word.value == OnTypeChange::Quarantine);
+    let changed = changed.map(|word| ("on_type_change", &word.span));
+    for (key, span) in new.into_iter().chain(changed) {
+        let message = format!("\"{key}\" cannot be \"quarantine\" where \"on_invalid\" is \"{does}\": no row is set aside there");
+        walk.wrong_value(message, span.clone()).help.push("write on_invalid = \"quarantine\", or another word here".into());
+    }
+    drift
 }
 
 fn incremental(walk: &mut Walk<'_>, value: &Value<'_>) -> Option<Spanned<Incremental>> {

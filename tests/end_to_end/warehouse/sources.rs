@@ -5,7 +5,7 @@ use crate::servers::Kind;
 
 impl Warehouse {
     /// Writes a pipeline that appends to `lake.out.rows` what `sql` makes of a source. `more`: settings of the step.
-    fn read(&self, source: &str, more: &str, sql: &str) {
+    pub(super) fn read(&self, source: &str, more: &str, sql: &str) {
         let kind = self.kind.name();
         self.project.write(
             "read.toml",
@@ -16,7 +16,7 @@ impl Warehouse {
         );
     }
 
-    fn in_lake(&self, columns: &str) -> String {
+    pub(super) fn in_lake(&self, columns: &str) -> String {
         self.project.sql(&format!("select {columns} from lake.out.rows")).split_off(1).join(" ")
     }
 }

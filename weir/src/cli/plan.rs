@@ -72,6 +72,9 @@ fn render_step(step: &CheckedStep, logical: bool, style: Style) -> String {
         table.row([column.name.as_str(), column.r#type.as_str(), if column.nullable { "" } else { "not null" }]);
     }
     out.push_str(&table.render_rows());
+    for drift in &step.drift {
+        out.push_str(&format!("  {}: {drift}\n", style.yellow("drift")));
+    }
     if logical {
         for line in step.plan.lines() {
             out.push_str(&format!("  {}\n", style.dim(&format!("| {line}"))));
@@ -103,7 +106,7 @@ fn render_sink(sink: &CheckedSink, style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use weir_connectors::Change;
-    use weir_engine::check::Column;
+    use weir_engine::{Drift, check::Column};
 
     use super::*;
 
@@ -118,6 +121,16 @@ mod tests {
                     kind: "file".into(),
                     reads: vec![],
                     columns: vec![column("carrier", "Utf8", false), column("delay", "Int64", true)],
+                    drift: vec![Drift {
+                        source: "raw".into(),
+                        change: "missing_column".into(),
+                        column: "delay".into(),
+                        from: Some("Int64".into()),
+                        to: None,
+                        becomes: Some("Int64".into()),
+                        file: None,
+                        action: "null".into(),
+                    }],
                     readers: 2,
                     plan: "TableScan: raw".into(),
                 },
@@ -127,6 +140,7 @@ mod tests {
                     kind: "sql".into(),
                     reads: vec!["raw".into()],
                     columns: vec![column("carrier", "Utf8", false)],
+                    drift: vec![],
                     readers: 1,
                     plan: "Projection: carrier\n  TableScan: raw".into(),
                 },
@@ -152,7 +166,7 @@ mod tests {
     fn a_plan_shows_steps_columns_and_changes() {
         assert_eq!(
             render(&checked(), true, Style::PLAIN),
-            "flights\n\nsource raw (file); computed once for 2 readers\n  carrier  Utf8   not null\n  delay    Int64\n  | TableScan: raw\n\n\
+            "flights\n\nsource raw (file); computed once for 2 readers\n  carrier  Utf8   not null\n  delay    Int64\n  drift: \"raw\" lacks the column \"delay\" (Int64): it is null in every row\n  | TableScan: raw\n\n\
              transform late (sql) <- raw\n  carrier  Utf8  not null\n  | Projection: carrier\n  |   TableScan: raw\n\n\
              sink out (lake) <- late, append\n  lake.flights.late gains carrier\n  carrier  string\n  1. add the column carrier\n  2. append rows\n"
         );

@@ -37,7 +37,8 @@ pub struct Run {
     /// Do everything but publish, then discard what was staged
     #[arg(long)]
     dry_run: bool,
-    /// Read incremental sources from their start, as if no run had been: what they remember is replaced once this run has published
+    /// Read incremental sources from their start, and take the columns of all as they are: what they remember is replaced once this run has
+    /// published
     ///
     /// A table that is loaded by append gains rows that it has already; with merge, delete_insert and snapshot it does not.
     #[arg(long)]

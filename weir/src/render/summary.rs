@@ -58,6 +58,9 @@ pub fn render(summary: &Summary, style: Style) -> String {
             mends.status
         ));
     }
+    for drift in &summary.drift {
+        out.push_str(&format!("  {}: {drift}\n", style.yellow("drift")));
+    }
     for note in &summary.notes {
         out.push_str(&format!("  {}: {note}\n", style.dim("note")));
     }
@@ -207,6 +210,16 @@ mod tests {
                 outcome("rows exist", "passed", ""),
                 outcome("carriers are known", "warned", "2 rows, such as carrier = XX"),
             ],
+            drift: vec![weir_engine::Drift {
+                source: "flights".into(),
+                change: "type_change".into(),
+                column: "dep_delay".into(),
+                from: Some("Int64".into()),
+                to: Some("Utf8".into()),
+                becomes: Some("Int64".into()),
+                file: None,
+                action: "quarantine".into(),
+            }],
             notes: vec!["2 new files".into()],
             mends: None,
         }
@@ -229,6 +242,7 @@ mod tests {
   1 expectation passed
   warned "carriers are known" on "delays": 2 rows, such as carrier = XX
   776 rows were set aside; see them with: weir quarantine show flights
+  drift: "dep_delay" of "flights" was Int64 and is Utf8: rows whose value is not Int64 are set aside
   note: 2 new files
 "#
         );

@@ -62,6 +62,8 @@ pub fn context(folder: &Path) -> (SourceContext, Arc<Kept>) {
         step: "rows".into(),
         folder: folder.to_owned(),
         declared: None,
+        shape: None,
+        known: None,
         coordinates: false,
         incremental: None,
         seen: BTreeMap::new(),
@@ -228,10 +230,11 @@ async fn each_file_is_read_once_and_again_when_it_changes() {
         rows.sort();
         assert_eq!(rows, wanted);
         cx.seen.extend(opened.advance.expect("incremental").entries());
+        cx.known = Some(opened.table.schema());
     };
     round(&["1|x", "2|y"]).await;
     round(&[]).await;
-    fs::write(dir.path().join("in/3.csv"), "a\n3\n").expect("a file");
+    fs::write(dir.path().join("in/3.csv"), "a,b\n3,\n").expect("a file");
     round(&["3|"]).await;
     fs::write(dir.path().join("in/1.csv"), "a,b\n1,changed\n").expect("a file");
     round(&["1|changed"]).await;
