@@ -7,6 +7,7 @@ use std::{
 };
 
 use datafusion::{
+    arrow::datatypes::SchemaRef,
     catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider},
     common::{TableReference, tree_node::TreeNodeRecursion},
     execution::{SessionStateBuilder, runtime_env::RuntimeEnv},
@@ -17,15 +18,17 @@ use weir_connectors::{
     Advance, Blame, Error, Purpose, RunContext, SINKS, SOURCES, Sink as SinkTrait, SinkContext, SourceContext, context::ReadCount,
 };
 use weir_pipelines::{Diagnostic, Diagnostics, Mode, Pipeline, Rules, Settings, Sink, Source, Spanned, Transform};
-use weir_schemas::Contract;
+use weir_schemas::{Contract, prove::Known};
 
 use crate::{
-    checks::ContractCheck,
+    agree,
+    checks::{ContractCheck, properties},
     delta,
     drift::{self, Drift, Shape},
     error::{Failure, Result},
     expect::Checks,
     given::{Given, Place},
+    proof::{StepContract, Written, inherited},
     quarantine::Desk,
     step::{Input, Reader, Role, RowCheck, Step, StepTable},
     transforms::{self, Account},
@@ -64,6 +67,10 @@ pub struct PlannedStep {
     pub drift: Vec<Drift>,
     /// The columns that its source will be known by; sources only.
     pub shape: Option<Shape>,
+    /// Its contract, proved as far as can be.
+    pub contract: Option<Arc<StepContract>>,
+    /// What is known of its rows beyond their types.
+    pub known: Known,
 }
 
 /// A sink and the step it reads.
@@ -83,6 +90,8 @@ pub struct PlannedSink {
     pub context: SinkContext,
     /// Its table in the file, to point at.
     pub settings: Settings,
+    /// The contract of the step it reads.
+    pub contract: Option<Arc<StepContract>>,
 }
 
 /// How hard to try to stay within memory.
@@ -298,7 +307,7 @@ impl Planner<'_> {
             run: self.run.clone(),
             step: source.name.value.clone(),
             folder: self.pipeline.folder.clone(),
-            declared: contract.as_ref().map(|contract| contract.columns().clone()),
+            declared: contract.as_ref().map(|written| written.contract.columns().clone()),
             shape: None,
             known: before.as_ref().map(|before| before.columns().clone()),
             coordinates,
@@ -322,9 +331,10 @@ impl Planner<'_> {
             .map_err(|error| crate::run::explain(&error))?,
         };
         let mut checks: Vec<Arc<dyn RowCheck>> = settled.check.into_iter().collect();
-        if contract.is_some() {
-            let rows = checks.last().map_or_else(|| provider.schema(), |check| check.schema());
-            checks.push(Arc::new(ContractCheck::new(contract, &rows, coordinates)));
+        let rows = checks.last().map_or_else(|| provider.schema(), |check| check.schema());
+        let (contract, known) = self.prove(contract, &source.name.value, &rows, coordinates, Known::default())?;
+        if let Some(held) = &contract {
+            checks.push(Arc::new(ContractCheck::new(Some(held.contract.clone()), &rows, coordinates)));
         }
         let step = Step::new(
             source.name.value.clone(),
@@ -346,6 +356,8 @@ impl Planner<'_> {
             advance: settled.opened.advance,
             drift: settled.drift,
             shape: Some(shape),
+            contract,
+            known,
         })
     }
 
@@ -397,12 +409,15 @@ impl Planner<'_> {
         }
         let desk = self.desk(&transform.name.value, &transform.rules);
         let mut checks = planned.checks;
-        if contract.is_some() {
-            let rows = match checks.last() {
-                Some(check) => check.schema(),
-                None => Arc::new(planned.plan.schema().as_arrow().clone()),
-            };
-            checks.push(Arc::new(ContractCheck::new(contract, &rows, false)));
+        let rows = match checks.last() {
+            Some(check) => check.schema(),
+            None => Arc::new(planned.plan.schema().as_arrow().clone()),
+        };
+        // Given rows did not come by way of the steps before.
+        let known = if given.is_some() { Known::default() } else { inherited(&planned.plan, steps) };
+        let (contract, known) = self.prove(contract, &transform.name.value, &rows, false, known)?;
+        if let Some(held) = &contract {
+            checks.push(Arc::new(ContractCheck::new(Some(held.contract.clone()), &rows, false)));
         }
         let step = Step::new(
             transform.name.value.clone(),
@@ -423,6 +438,8 @@ impl Planner<'_> {
             advance: None,
             drift: Vec::new(),
             shape: None,
+            contract,
+            known,
         }))
     }
 
@@ -442,6 +459,10 @@ impl Planner<'_> {
             .filter(|column| !columns.contains(&column.value))
             .map(|column| transforms::unknown_column(column, &sink.from.value, &columns, &self.pipeline.file))
             .collect();
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        let wrong = agree::nulls(sink, &read.never_null(&from.step.schema), from, &self.pipeline.file);
         if !wrong.is_empty() {
             return Err(wrong);
         }
@@ -465,6 +486,7 @@ impl Planner<'_> {
                 beside: Vec::new(),
             },
             settings: sink.settings.clone(),
+            contract: from.contract.clone(),
         }))
     }
 
@@ -473,7 +495,21 @@ impl Planner<'_> {
         Arc::new(Desk::new(&run.run, &run.pipeline, step, run.started_at, rules.clone(), run.runtime.clone()))
     }
 
-    fn contract(&self, rules: &Rules) -> Result<Option<Arc<Contract>>, Diagnostics> {
+    /// Proves a step's contract, where it has one. What is known of its rows comes back, and more of it where there is a contract.
+    fn prove(
+        &self,
+        contract: Option<Written>,
+        step: &str,
+        columns: &SchemaRef,
+        coordinates: bool,
+        known: Known,
+    ) -> Result<(Option<Arc<StepContract>>, Known), Diagnostics> {
+        let Some(written) = contract else { return Ok((None, known)) };
+        let (contract, known) = written.prove(step, &properties(columns, coordinates), &known, &self.pipeline.file)?;
+        Ok((Some(Arc::new(contract)), known))
+    }
+
+    fn contract(&self, rules: &Rules) -> Result<Option<Written>, Diagnostics> {
         let Some(path) = &rules.contract else { return Ok(None) };
         let file = &self.pipeline.file;
         let full = self.pipeline.folder.join(&path.value);
@@ -488,10 +524,11 @@ impl Planner<'_> {
                     .help("the path is relative to the pipeline file's folder"),
             ]
         })?;
-        match Contract::compile(&path.value, &text) {
-            Ok(contract) => Ok(Some(Arc::new(contract))),
+        let compiled = Contract::compile(&path.value, &text);
+        let contract = weir_pipelines::SourceFile::new(beside(&file.path, &path.value), text);
+        match compiled {
+            Ok(compiled) => Ok(Some(Written { contract: compiled, file: contract, named: path.span.clone() })),
             Err(error) => {
-                let contract = weir_pipelines::SourceFile::new(full.display().to_string(), text);
                 let mut diagnostic = Diagnostic::error("contract", error.message.clone());
                 diagnostic = match error.offset {
                     Some(offset) => diagnostic.at(&contract, offset..offset + 1, ""),
@@ -501,6 +538,23 @@ impl Planner<'_> {
             }
         }
     }
+}
+
+/// A path beside a pipeline's file, as a person would name it.
+fn beside(file: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = file.split('/').collect();
+    parts.pop();
+    if path.starts_with('/') {
+        return path.to_owned();
+    }
+    for part in path.split('/') {
+        match (part, parts.last().copied()) {
+            ("." | "", _) => {}
+            ("..", Some(last)) if !matches!(last, ".." | "" | ".") => _ = parts.pop(),
+            _ => parts.push(part),
+        }
+    }
+    parts.join("/")
 }
 
 /// How often a plan scans a table, subqueries included.

@@ -2,10 +2,10 @@
 
 use clap::Args;
 use serde_json::{Value, json};
-use weir_engine::check::{Checked, CheckedSink, CheckedStep, Depth};
+use weir_engine::check::{Checked, CheckedContract, CheckedSink, CheckedStep, Depth};
 
 use super::context::{Answer, Context, Set};
-use crate::render::{Style, Table, diagnostic, error, table::Look};
+use crate::render::{Style, Table, diagnostic, error, number::counted, table::Look};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -75,12 +75,25 @@ fn render_step(step: &CheckedStep, logical: bool, style: Style) -> String {
     for drift in &step.drift {
         out.push_str(&format!("  {}: {drift}\n", style.yellow("drift")));
     }
+    if let Some(contract) = &step.contract {
+        out.push_str(&format!("  contract {}\n", describe(contract)));
+    }
     if logical {
         for line in step.plan.lines() {
             out.push_str(&format!("  {}\n", style.dim(&format!("| {line}"))));
         }
     }
     out
+}
+
+/// A contract's path, and how much of it is left to be checked.
+pub fn describe(contract: &CheckedContract) -> String {
+    let proved = match contract.proved.len() as u64 {
+        0 => String::new(),
+        1 => ", of which 1 can never fail and is not executed".to_owned(),
+        many => format!(", of which {many} can never fail and are not executed"),
+    };
+    format!("{}: {}{proved}", contract.path, counted(contract.rules as u64, "rule", "rules"))
 }
 
 fn render_sink(sink: &CheckedSink, style: Style) -> String {
@@ -106,7 +119,10 @@ fn render_sink(sink: &CheckedSink, style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use weir_connectors::Change;
-    use weir_engine::{Drift, check::Column};
+    use weir_engine::{
+        Drift,
+        check::{CheckedContract, Column, ProvedRule},
+    };
 
     use super::*;
 
@@ -131,6 +147,11 @@ mod tests {
                         file: None,
                         action: "null".into(),
                     }],
+                    contract: Some(CheckedContract {
+                        path: "flight.schema.json".into(),
+                        rules: 9,
+                        proved: vec![ProvedRule { rule: "/properties/delay/type".into(), column: Some("delay".into()), by: vec![] }],
+                    }),
                     readers: 2,
                     plan: "TableScan: raw".into(),
                 },
@@ -141,6 +162,7 @@ mod tests {
                     reads: vec!["raw".into()],
                     columns: vec![column("carrier", "Utf8", false)],
                     drift: vec![],
+                    contract: None,
                     readers: 1,
                     plan: "Projection: carrier\n  TableScan: raw".into(),
                 },
@@ -155,6 +177,7 @@ mod tests {
                     creates: false,
                     adds: vec!["carrier".into()],
                     columns: vec![("carrier".into(), "string".into())],
+                    not_null: vec![],
                     steps: vec!["add the column carrier".into(), "append rows".into()],
                 }),
             }],
@@ -166,7 +189,8 @@ mod tests {
     fn a_plan_shows_steps_columns_and_changes() {
         assert_eq!(
             render(&checked(), true, Style::PLAIN),
-            "flights\n\nsource raw (file); computed once for 2 readers\n  carrier  Utf8   not null\n  delay    Int64\n  drift: \"raw\" lacks the column \"delay\" (Int64): it is null in every row\n  | TableScan: raw\n\n\
+            "flights\n\nsource raw (file); computed once for 2 readers\n  carrier  Utf8   not null\n  delay    Int64\n  drift: \"raw\" lacks the column \"delay\" (Int64): it is null in every row\n  \
+             contract flight.schema.json: 9 rules, of which 1 can never fail and is not executed\n  | TableScan: raw\n\n\
              transform late (sql) <- raw\n  carrier  Utf8  not null\n  | Projection: carrier\n  |   TableScan: raw\n\n\
              sink out (lake) <- late, append\n  lake.flights.late gains carrier\n  carrier  string\n  1. add the column carrier\n  2. append rows\n"
         );
