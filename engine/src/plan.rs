@@ -321,7 +321,8 @@ impl Planner<'_> {
             _ => Failure::from_connector(&error).in_step(&source.name.value),
         };
         let open = async |context: &SourceContext| settings.open(context).await;
-        let settled = drift::settle(source, contract.as_deref(), before.as_ref(), &mut context, open, failed).await?;
+        let settled =
+            drift::settle(source, contract.as_ref().map(|written| &written.contract), before.as_ref(), &mut context, open, failed).await?;
         let provider = match given {
             None => settled.table,
             Some(given) => match given.place {
