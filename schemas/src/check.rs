@@ -68,13 +68,13 @@ impl Contract {
         let mut violations = Vec::new();
         for index in (!&judged).set_indices() {
             let row = rows.at(index);
+            let before = violations.len();
+            violations.extend(self.validator.iter_errors(row).take(VIOLATIONS_PER_ROW_MAX).map(|error| violation(index, &error)));
             // The last word is the crate's.
-            if self.validator.is_valid(row) {
+            if violations.len() == before && self.validator.is_valid(row) {
                 continue;
             }
             invalid.push(index);
-            let before = violations.len();
-            violations.extend(self.validator.iter_errors(row).take(VIOLATIONS_PER_ROW_MAX).map(|error| violation(index, &error)));
             if violations.len() == before {
                 // A validator that refuses and cannot say why would otherwise leave a row without a reason.
                 let message = "the row breaks the contract".to_owned();
@@ -275,13 +275,17 @@ fn violation(row: usize, error: &ValidationError<'_>) -> Violation {
 
 /// Says what is wrong with a value, in a few words.
 pub(crate) fn words(error: &ValidationError<'_>) -> String {
-    let value = cut(error.instance().to_string());
     let names = |names: &[String]| cut(names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", "));
+    // What is said of a row as a whole does not spell it.
     match error.kind() {
-        ValidationErrorKind::Required { property } => format!("{property} is missing"),
+        ValidationErrorKind::Required { property } => return format!("{property} is missing"),
         ValidationErrorKind::AdditionalProperties { unexpected } | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
-            format!("{} is not in the contract", names(unexpected))
+            return format!("{} is not in the contract", names(unexpected));
         }
+        _ => {}
+    }
+    let value = cut(error.instance().to_string());
+    match error.kind() {
         ValidationErrorKind::Minimum { limit } => format!("{value} is less than {limit}"),
         ValidationErrorKind::Maximum { limit } => format!("{value} is more than {limit}"),
         ValidationErrorKind::ExclusiveMinimum { limit } => format!("{value} is not more than {limit}"),

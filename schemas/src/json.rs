@@ -22,6 +22,8 @@
 //! `serde_json` is built without `arbitrary_precision`, which would change how every other crate of the program reads numbers. A contract
 //! therefore judges a decimal of more than 15 digits by its nearest float; nothing that is kept goes that way, since the quarantine keeps [`text`].
 
+use std::fmt::Write as _;
+
 use ::arrow::{
     array::{Array, ArrayRef, AsArray, GenericListArray, GenericListViewArray, OffsetSizeTrait, PrimitiveArray, RecordBatch, RunArray},
     datatypes::{
@@ -38,6 +40,9 @@ use serde_json::{Map, Number, Value};
 
 use crate::{arrow::is_json_text, check::Rule, temporal};
 
+/// Room that is made for a row's text.
+const TEXT_BYTES: usize = 256;
+
 /// Returns one row as a JSON object, nulls included. Panics when the batch has no such row.
 pub fn row(batch: &RecordBatch, row: usize) -> Value {
     let cells = batch.schema_ref().fields().iter().zip(batch.columns()).map(|(field, array)| {
@@ -50,12 +55,13 @@ pub fn row(batch: &RecordBatch, row: usize) -> Value {
 
 /// Returns one row as the text of a JSON object, nulls included and decimals with every digit. Panics when the batch has no such row.
 pub fn text(batch: &RecordBatch, row: usize) -> String {
-    let mut out = String::from("{");
+    let mut out = String::with_capacity(TEXT_BYTES);
+    out.push('{');
     for (index, (field, array)) in batch.schema_ref().fields().iter().zip(batch.columns()).enumerate() {
         if index > 0 {
             out.push(',');
         }
-        push_json(&Value::from(field.name().as_str()), &mut out);
+        push_text(field.name(), &mut out);
         out.push(':');
         write(field, array, row, &mut out);
     }
@@ -280,7 +286,7 @@ fn write(field: &Field, array: &dyn Array, row: usize, out: &mut String) {
             for (field, column) in fields.iter().zip(columns) {
                 out.push(before);
                 before = ',';
-                push_json(&Value::from(field.name().as_str()), out);
+                push_text(field.name(), out);
                 out.push(':');
                 write(field, column, row, out);
             }
@@ -302,7 +308,7 @@ fn write(field: &Field, array: &dyn Array, row: usize, out: &mut String) {
                 if index > 0 {
                     out.push(',');
                 }
-                push_json(&Value::from(map_key(key_field, &keys, index)), out);
+                push_text(&map_key(key_field, &keys, index), out);
                 out.push(':');
                 write(value_field, &values, index, out);
             }
@@ -312,17 +318,33 @@ fn write(field: &Field, array: &dyn Array, row: usize, out: &mut String) {
             DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
                 out.push_str(&decimal_digits(array, row));
             }
+            DataType::Utf8 if !is_json_text(field) => push_text(array.as_string::<i32>().value(row), out),
+            DataType::LargeUtf8 if !is_json_text(field) => push_text(array.as_string::<i64>().value(row), out),
+            DataType::Utf8View if !is_json_text(field) => push_text(array.as_string_view().value(row), out),
             _ => {
                 let mut value = Value::Null;
                 fill_leaf(array, row, is_json_text(field), &mut value);
-                push_json(&value, out);
+                match &value {
+                    Value::String(text) => push_text(text, out),
+                    value => push(value, out),
+                }
             }
         },
     }
 }
 
-fn push_json(value: &Value, out: &mut String) {
-    out.push_str(&value.to_string());
+fn push(value: &Value, out: &mut String) {
+    write!(out, "{value}").expect("a text takes whatever is written");
+}
+
+/// Writes a text as JSON; most have nothing that must be escaped.
+fn push_text(text: &str, out: &mut String) {
+    if text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        return push(&Value::from(text), out);
+    }
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
 }
 
 fn at<T: ArrowPrimitiveType>(array: &dyn Array, row: usize) -> T::Native {
@@ -330,7 +352,7 @@ fn at<T: ArrowPrimitiveType>(array: &dyn Array, row: usize) -> T::Native {
 }
 
 /// Empties the text in `slot`, or puts an empty one there.
-fn reuse(slot: &mut Value) -> &mut String {
+pub(crate) fn reuse(slot: &mut Value) -> &mut String {
     if !slot.is_string() {
         *slot = Value::String(String::new());
     }

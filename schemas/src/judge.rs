@@ -2,15 +2,15 @@
 //! here, when the column comes; one that it does not serve goes to the validator of the property's own subschema, cell by cell. Which
 //! cells a contract sees, and why a row fails, is `check`'s.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use ::arrow::{
-    array::{Array, ArrayAccessor, AsArray, PrimitiveArray},
+    array::{Array, AsArray, PrimitiveArray},
     buffer::BooleanBuffer,
     datatypes::{
         ArrowPrimitiveType, DataType, Date32Type, Decimal32Type, Decimal64Type, Decimal128Type, Float16Type, Float32Type, Float64Type,
-        Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-        TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+        Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampSecondType,
+        UInt8Type, UInt16Type, UInt32Type, UInt64Type,
     },
 };
 use jsonschema::Validator;
@@ -22,10 +22,9 @@ use crate::{
     contract::Contract,
     json,
     kernel::{Bound, EXACT, Node, Types},
+    scan,
 };
 
-/// Texts whose verdict is remembered while a column is checked.
-const KNOWN_MAX: usize = 4096;
 /// The days, since 1970, of the years that RFC 3339 can write.
 const DAYS: std::ops::RangeInclusive<i32> = -719_162..=2_932_896;
 /// The seconds of the same years.
@@ -204,29 +203,25 @@ impl Judge<'_> {
     /// Asks the crate about the cells that are not decided.
     fn by_crate(&self, column: &Column<'_>, pointer: &str, decided: impl Fn(usize) -> Option<bool>) -> BooleanBuffer {
         let validator = self.validator(pointer);
+        let absent = |row: usize| column.absent.as_ref().is_some_and(|nulls| nulls.is_null(row));
         let mut slot = Value::Null;
-        let mut known: HashMap<String, bool> = HashMap::new();
-        let remembers = class(column) == Class::Text;
+        if class(column) == Class::Text {
+            let null = validator.is_valid(&Value::Null);
+            let decided = |row: usize| match column.array.is_null(row) {
+                true => Some(null || absent(row)),
+                false => decided(row),
+            };
+            return scan::remembered(column.array, decided, |text| {
+                json::reuse(&mut slot).push_str(text);
+                validator.is_valid(&slot)
+            });
+        }
         BooleanBuffer::collect_bool(self.count, |row| {
-            if column.absent.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
-                return true;
-            }
-            if let Some(decided) = decided(row) {
-                return decided;
-            }
-            json::fill(column.field, column.array, row, Some(column.rule), &mut slot);
-            let Value::String(text) = &slot else { return validator.is_valid(&slot) };
-            if !remembers {
-                return validator.is_valid(&slot);
-            }
-            if let Some(known) = known.get(text) {
-                return *known;
-            }
-            let valid = validator.is_valid(&slot);
-            if known.len() < KNOWN_MAX {
-                known.insert(text.clone(), valid);
-            }
-            valid
+            absent(row)
+                || decided(row).unwrap_or_else(|| {
+                    json::fill(column.field, column.array, row, Some(column.rule), &mut slot);
+                    validator.is_valid(&slot)
+                })
         })
     }
 
@@ -237,15 +232,21 @@ impl Judge<'_> {
             Node::Values(values) => (self.values(values, array, class), values.iter().any(Value::is_null)),
             Node::Bound(bound, pointer) => (self.bound(*bound, pointer, column, class), true),
             Node::Multiple(divisor) => match class {
-                Class::Integer => (self.whole(array, |value| value % i128::from(*divisor) == 0), true),
+                Class::Integer => (scan::divided(array, *divisor), true),
                 _ => return self.all(true),
             },
             Node::Length(least, most) => match class {
-                Class::Text => (self.text(array, |text| length_within(text, *least, *most)), true),
+                Class::Text => (scan::lengths(array, *least, *most), true),
                 _ => return self.all(true),
             },
             Node::Format(_, pointer) => match class {
-                Class::Written => (self.by_crate(column, pointer, |row| writable(array, row).then_some(true)), true),
+                Class::Written => {
+                    let writable = writable(array);
+                    match writable.count_set_bits() == self.count {
+                        true => (writable, true),
+                        false => (self.by_crate(column, pointer, |row| writable.value(row).then_some(true)), true),
+                    }
+                }
                 _ => return self.all(true),
             },
             node => return self.combine(node, |part| self.cell(part, column, class)),
@@ -267,7 +268,10 @@ impl Judge<'_> {
             Class::Integer => self.all(types.integer || types.number),
             Class::Float64 => {
                 let values = array.as_primitive::<Float64Type>().values();
-                finite(&|row| values[row].is_finite())
+                match (types.number, types.string) {
+                    (true, false) => scan::every(values, f64::is_finite),
+                    _ => finite(&|row| values[row].is_finite()),
+                }
             }
             Class::Float if array.data_type() == &DataType::Float16 => {
                 let values = array.as_primitive::<Float16Type>().values();
@@ -297,16 +301,7 @@ impl Judge<'_> {
                 let values: HashSet<i128> = values.iter().filter_map(whole).collect();
                 self.whole(array, |value| values.contains(&value))
             }
-            Class::Text => {
-                let texts: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
-                match texts.len() {
-                    0..=8 => self.text(array, |text| texts.contains(&text)),
-                    _ => {
-                        let texts: HashSet<&str> = texts.into_iter().collect();
-                        self.text(array, |text| texts.contains(text))
-                    }
-                }
-            }
+            Class::Text => scan::among(array, &values.iter().filter_map(Value::as_str).collect::<Vec<_>>()),
             // All of them null.
             _ => self.all(false),
         }
@@ -315,10 +310,10 @@ impl Judge<'_> {
     fn bound(&self, bound: Bound, pointer: &str, column: &Column<'_>, class: Class) -> BooleanBuffer {
         let (array, limit) = (column.array, bound.limit.unwrap_or_default());
         match class {
-            Class::Integer => self.whole(array, |value| (bound.whole.0..=bound.whole.1).contains(&value)),
+            Class::Integer => scan::within(array, bound.whole),
             Class::Float64 => {
                 let values = array.as_primitive::<Float64Type>().values();
-                BooleanBuffer::collect_bool(self.count, |row| !values[row].is_finite() || bound.holds(limit, values[row]))
+                scan::every(values, |value| !value.is_finite() | bound.holds(limit, value))
             }
             Class::Decimal => {
                 let decided = |digits: i128, scale: i8| {
@@ -363,43 +358,26 @@ impl Judge<'_> {
             _ => each::<UInt64Type>(array.as_primitive(), ask),
         }
     }
-
-    /// Asks something of every text.
-    fn text(&self, array: &dyn Array, ask: impl Fn(&str) -> bool) -> BooleanBuffer {
-        fn each<'a>(array: impl ArrayAccessor<Item = &'a str>, ask: impl Fn(&str) -> bool) -> BooleanBuffer {
-            BooleanBuffer::collect_bool(array.len(), |row| ask(array.value(row)))
-        }
-        match array.data_type() {
-            DataType::Utf8 => each(array.as_string::<i32>(), ask),
-            DataType::LargeUtf8 => each(array.as_string::<i64>(), ask),
-            _ => each(array.as_string_view(), ask),
-        }
-    }
 }
 
-/// True of a text of from `least` to `most` code points.
-fn length_within(text: &str, least: u64, most: u64) -> bool {
-    let bytes = text.len() as u64;
-    // A code point has from one to four bytes.
-    if bytes < least || bytes.div_ceil(4) > most {
-        return false;
-    }
-    if bytes <= most && bytes.div_ceil(4) >= least {
-        return true;
-    }
-    (least..=most).contains(&(text.chars().count() as u64))
-}
-
-/// True of a date or an instant of a year that RFC 3339 can write.
-fn writable(array: &dyn Array, row: usize) -> bool {
-    let within = |value: i64, per_second: i64| SECONDS.contains(&value.div_euclid(per_second));
+/// Where a date or an instant is of a year that RFC 3339 can write.
+fn writable(array: &dyn Array) -> BooleanBuffer {
+    let seconds = |per_second: i64| {
+        let (first, last) = (SECONDS.start() * per_second, SECONDS.end().saturating_mul(per_second).saturating_add(per_second - 1));
+        move |value: i64| (value >= first) & (value <= last)
+    };
     match array.data_type() {
-        DataType::Date32 => DAYS.contains(&array.as_primitive::<Date32Type>().value(row)),
-        DataType::Timestamp(TimeUnit::Second, _) => within(array.as_primitive::<TimestampSecondType>().value(row), 1),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => within(array.as_primitive::<TimestampMillisecondType>().value(row), 1_000),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => within(array.as_primitive::<TimestampMicrosecondType>().value(row), 1_000_000),
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => within(array.as_primitive::<TimestampNanosecondType>().value(row), 1_000_000_000),
-        _ => false,
+        DataType::Date32 => scan::every(array.as_primitive::<Date32Type>().values(), |day| (day >= *DAYS.start()) & (day <= *DAYS.end())),
+        DataType::Timestamp(TimeUnit::Second, _) => scan::every(array.as_primitive::<TimestampSecondType>().values(), seconds(1)),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            scan::every(array.as_primitive::<TimestampMillisecondType>().values(), seconds(1_000))
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            scan::every(array.as_primitive::<TimestampMicrosecondType>().values(), seconds(1_000_000))
+        }
+        // All that fit in 64 bits lie within.
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => BooleanBuffer::new_set(array.len()),
+        _ => BooleanBuffer::new_unset(array.len()),
     }
 }
 

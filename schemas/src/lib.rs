@@ -14,6 +14,7 @@ mod judge;
 mod kernel;
 mod keys;
 pub mod prove;
+mod scan;
 mod seen;
 mod temporal;
 pub mod version;
