@@ -19,6 +19,7 @@ pub mod proof;
 pub mod publish;
 pub mod quarantine;
 pub mod query;
+pub mod reasons;
 pub mod run;
 pub mod share;
 pub mod spill;

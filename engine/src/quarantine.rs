@@ -2,7 +2,7 @@
 //! wait in a spill file and become a Delta table `<state>/quarantine/<pipeline>/<step>` with the run's other destinations.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, LazyLock},
 };
@@ -19,7 +19,7 @@ use chrono::{DateTime, Utc};
 use datafusion::{
     error::DataFusionError,
     execution::{SendableRecordBatchStream, runtime_env::RuntimeEnv},
-    prelude::{col, ident, lit},
+    prelude::{col, ident, lit, regexp_replace},
 };
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -29,6 +29,7 @@ use weir_pipelines::{Diagnostic, Mode, OnInvalid, OnSchemaChange, Rules, ShareMa
 use crate::{
     error::{Failure, Result},
     query::Session,
+    reasons::Reasons,
     spill::SpillWriter,
     workspace::Workspace,
 };
@@ -73,6 +74,11 @@ pub const OPEN: &str = "open";
 const BATCH_ROWS: usize = 1024;
 /// Bytes of raw rows that wait for the spill file at most.
 const WAITING_BYTES_MAX: usize = 4 << 20;
+/// Reasons that a list names.
+const REASONS_MAX: usize = 100;
+/// Places in a list are told as one: there are as many as the longest list has items.
+const PLACE: &str = r"/[0-9]+\b";
+const ANY_PLACE: &str = "/*";
 /// Examples kept for messages.
 const EXAMPLES_MAX: usize = 5;
 
@@ -86,6 +92,8 @@ pub struct Desk {
     rules: Rules,
     runtime: Arc<RuntimeEnv>,
     state: Mutex<State>,
+    /// Locked by whoever writes, and never while `state` is: nobody who only counts waits for a disk.
+    spill: Mutex<Option<SpillWriter>>,
 }
 
 #[derive(Debug, Default)]
@@ -94,13 +102,26 @@ struct State {
     waiting: Vec<Reject>,
     waiting_bytes: usize,
     examples: Vec<String>,
-    reasons: BTreeMap<(String, Option<String>), u64>,
-    spill: Option<SpillWriter>,
-    /// Rows that the spill file has.
+    reasons: Reasons,
+    /// Rows that went to the spill file.
     spilled: i64,
     /// Rows that come in their mended form besides, and how many of them were met.
     mended: Marks,
     met: u64,
+}
+
+/// Rows for the spill file, and the number of the first among all that go there.
+type Batch = (Vec<Reject>, i64);
+
+impl State {
+    /// What waits, to be written.
+    fn waiting(&mut self) -> Batch {
+        self.waiting_bytes = 0;
+        let waiting = std::mem::take(&mut self.waiting);
+        let first = self.spilled;
+        self.spilled += waiting.len() as i64;
+        (waiting, first)
+    }
 }
 
 /// Rows known by where they stood and what they said, each so many times.
@@ -120,7 +141,7 @@ impl Desk {
     /// A desk for one step.
     pub fn new(run: &str, pipeline: &str, step: &str, at: DateTime<Utc>, rules: Rules, runtime: Arc<RuntimeEnv>) -> Self {
         let (run, pipeline, step) = (run.to_owned(), pipeline.to_owned(), step.to_owned());
-        Self { run, pipeline, step, at, rules, runtime, state: Mutex::default() }
+        Self { run, pipeline, step, at, rules, runtime, state: Mutex::default(), spill: Mutex::default() }
     }
 
     /// The step.
@@ -162,11 +183,8 @@ impl Desk {
 
     fn too_many(&self, state: &State, of: &str, bound: &str) -> Failure {
         let mut failure = Failure::error("too-many-invalid", format!("{} {of} are invalid ({bound})", state.rejected)).in_step(&self.step);
-        let mut reasons: Vec<_> = state.reasons.iter().collect();
-        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-        for ((code, column), count) in reasons.into_iter().take(EXAMPLES_MAX) {
-            let column = column.as_ref().map(|column| format!(" in \"{column}\"")).unwrap_or_default();
-            failure = failure.detail(format!("{count} × {code}{column}"));
+        for line in state.reasons.lines(EXAMPLES_MAX) {
+            failure = failure.detail(line);
         }
         for example in &state.examples {
             failure = failure.detail(example.clone());
@@ -180,23 +198,24 @@ impl Desk {
         if !self.keeps() || state.rejected == 0 {
             return Ok(None);
         }
-        self.spill(&mut state).map_err(Failure::from)?;
-        let Some(spill) = state.spill.take() else { return Ok(None) };
+        let (rejected, last) = (state.rejected, state.waiting());
+        drop(state);
+        self.spill(last).map_err(Failure::from)?;
+        let Some(spill) = self.spill.lock().take() else { return Ok(None) };
         let spilled = spill.finish().map_err(|error| Failure::from(spill_error(error)))?;
-        Ok(Some((state.rejected, spilled.stream())))
+        Ok(Some((rejected, spilled.stream())))
     }
 
-    fn spill(&self, state: &mut State) -> Result<(), Error> {
-        if state.waiting.is_empty() {
+    fn spill(&self, (rejects, first): Batch) -> Result<(), Error> {
+        if rejects.is_empty() {
             return Ok(());
         }
-        let waiting = std::mem::take(&mut state.waiting);
-        state.waiting_bytes = 0;
-        let batch = self.batch(&waiting, state.spilled);
-        state.spilled += batch.num_rows() as i64;
-        let spill = match &mut state.spill {
+        let batch = self.batch(&rejects, first);
+        drop(rejects);
+        let mut spill = self.spill.lock();
+        let spill = match &mut *spill {
             Some(spill) => spill,
-            None => state.spill.insert(SpillWriter::create(&self.runtime, &SCHEMA, "rejected rows").map_err(spill_error)?),
+            None => spill.insert(SpillWriter::create(&self.runtime, &SCHEMA, "rejected rows").map_err(spill_error)?),
         };
         spill.write(&batch).map_err(spill_error)
     }
@@ -279,7 +298,7 @@ impl Rejects for Desk {
             if state.examples.len() < EXAMPLES_MAX {
                 state.examples.push(describe(reject));
             }
-            *state.reasons.entry((reject.code.clone(), reject.column.clone())).or_default() += 1;
+            state.reasons.count(reject);
         }
         if self.rules.on_invalid == OnInvalid::Fail
             && let Some(first) = rejects.first()
@@ -296,12 +315,17 @@ impl Rejects for Desk {
             );
         }
         if self.keeps() {
+            let mut full = Vec::new();
             for reject in rejects {
                 state.waiting_bytes += reject.raw.len();
                 state.waiting.push(reject);
                 if state.waiting.len() >= BATCH_ROWS || state.waiting_bytes >= WAITING_BYTES_MAX {
-                    self.spill(&mut state)?;
+                    full.push(state.waiting());
                 }
+            }
+            drop(state);
+            for rejects in full {
+                self.spill(rejects)?;
             }
         }
         Ok(())
@@ -352,7 +376,7 @@ pub struct QuarantineTable {
     pub runs: u64,
     /// Rows that have been mended or discarded.
     pub ended: u64,
-    /// Why, most frequent first.
+    /// Why, most frequent first, a hundred at most; of places in a list, `*` is any.
     pub reasons: Vec<Reason>,
 }
 
@@ -394,12 +418,15 @@ pub async fn list(workspace: &Workspace, pipeline: Option<&str>) -> Result<Vec<Q
             continue;
         }
         let table = format!("quarantine.{}.{}", identifier(&name.schema), identifier(&name.table));
+        let column = format!("regexp_replace(\"column\", '{PLACE}', '{ANY_PLACE}', 'g')");
         let waits = waiting(name.columns.iter().map(|column| column.name.as_str()));
         let total = session
             .collect(&format!("select count(*) filter (where {waits}), count(distinct run) filter (where {waits}), count(*) from {table}"))
             .await?;
         let reasons = session
-            .collect(&format!("select code, \"column\", count(*) as n from {table} where {waits} group by 1, 2 order by 3 desc, 1, 2"))
+            .collect(&format!(
+                "select code, {column}, count(*) as n from {table} where {waits} group by 1, 2 order by 3 desc, 1, 2 limit {REASONS_MAX}"
+            ))
             .await?;
         let number = |batch: &RecordBatch, column: usize, row: usize| {
             u64::try_from(batch.column(column).as_primitive::<Int64Type>().value(row)).unwrap_or(0)
@@ -472,7 +499,7 @@ pub async fn groups(workspace: &Workspace, tables: &[QuarantineTable], code: Opt
         for reason in reasons.take(GROUPS_MAX) {
             let mut wanted = col("code").eq(lit(reason.code.as_str()));
             wanted = wanted.and(match &reason.column {
-                Some(column) => col("column").eq(lit(column.as_str())),
+                Some(column) => regexp_replace(col("column"), lit(PLACE), lit(ANY_PLACE), Some(lit("g"))).eq(lit(column.as_str())),
                 None => col("column").is_null(),
             });
             if has_status {

@@ -8,6 +8,7 @@ mod disk;
 mod docs;
 mod exactly_once;
 mod flights;
+mod invalid;
 mod lake;
 mod large;
 mod left;
