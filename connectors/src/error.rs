@@ -39,7 +39,9 @@ pub struct Error {
     /// What happened, one line.
     pub message: String,
     /// The setting of the step at fault, dotted (`path`, `csv.null`), to be pointed at.
-    pub setting: Option<String>,
+    pub setting: Option<Box<str>>,
+    /// The columns of the rows at fault: where a contract declares them, that is pointed at too.
+    pub columns: Box<[String]>,
     /// What to do.
     pub help: Option<String>,
     /// What lay beneath.
@@ -49,7 +51,16 @@ pub struct Error {
 impl Error {
     /// The files or the data a person gave are at fault.
     pub fn user(code: &'static str, message: impl Into<String>) -> Self {
-        Self { blame: Blame::User, retry: Retry::Never, code, message: message.into(), setting: None, help: None, source: None }
+        Self {
+            blame: Blame::User,
+            retry: Retry::Never,
+            code,
+            message: message.into(),
+            setting: None,
+            columns: Box::default(),
+            help: None,
+            source: None,
+        }
     }
 
     /// A system outside is at fault.
@@ -72,7 +83,14 @@ impl Error {
     /// Points at a setting of the step.
     #[must_use]
     pub fn setting(mut self, path: impl Into<String>) -> Self {
-        self.setting = Some(path.into());
+        self.setting = Some(path.into().into_boxed_str());
+        self
+    }
+
+    /// Names columns of the rows that are at fault.
+    #[must_use]
+    pub fn about<'a>(mut self, columns: impl IntoIterator<Item = &'a String>) -> Self {
+        self.columns = columns.into_iter().cloned().collect();
         self
     }
 
@@ -88,6 +106,14 @@ impl Error {
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// The same error once more, without what lay beneath.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let Self { blame, retry, code, message, setting, columns, help, source: _ } = self;
+        let (message, setting, columns, help) = (message.clone(), setting.clone(), columns.clone(), help.clone());
+        Self { blame: *blame, retry: *retry, code, message, setting, columns, help, source: None }
     }
 
     /// Finds the connector's error inside DataFusion's, however deep it was wrapped.

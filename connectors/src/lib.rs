@@ -74,6 +74,11 @@ pub trait Sink: Debug + Send + Sync {
     /// Says what can be known to fail without asking the destination: a mode it does not have, a type it cannot hold, a mapping
     /// that loses something and is not allowed by name. Touches nothing outside.
     fn check(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<(), Vec<Error>>;
+    /// The columns of `rows` that this sink takes no null in besides the key, each with the setting that says so. Touches nothing outside.
+    fn never_null(&self, rows: &SchemaRef) -> Vec<(&'static str, String)> {
+        let _ = rows;
+        Vec::new()
+    }
     /// Compares `rows` with the destination and says what would change there. Changes nothing.
     async fn plan(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Change>;
     /// Starts one run's load. Nothing is visible to readers before [`Load::publish`].
@@ -141,6 +146,8 @@ pub struct Change {
     pub adds: Vec<String>,
     /// The destination's columns after the run: name and type as the destination calls it.
     pub columns: Vec<(String, String)>,
+    /// Columns that are there already and take no null.
+    pub not_null: Vec<String>,
     /// Statements or operations, in order, for `weir plan`.
     pub steps: Vec<String>,
 }

@@ -3,12 +3,15 @@
 use serde::Serialize;
 use weir_connectors::{Change, Purpose};
 use weir_pipelines::{Diagnostic, Pipeline};
+use weir_schemas::prove::Held;
 
 use arrow::datatypes::SchemaRef;
 
 use crate::{
+    agree,
     error::{Failure, Result},
-    plan::{self, Frugality, Inputs, pointed},
+    plan::{self, Frugality, Inputs},
+    proof::StepContract,
     step::Input,
     workspace::Workspace,
 };
@@ -49,10 +52,41 @@ pub struct CheckedStep {
     pub reads: Vec<String>,
     /// Its columns.
     pub columns: Vec<Column>,
+    /// Its contract, and what of it can never fail; none without one.
+    pub contract: Option<CheckedContract>,
     /// How many scans read it; with more than one it is computed once and shared.
     pub readers: usize,
     /// DataFusion's logical plan, indented; empty for a source.
     pub plan: String,
+}
+
+/// A contract, reasoned about before the run.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckedContract {
+    /// Its path, as the pipeline names it.
+    pub path: String,
+    /// How many rules it has.
+    pub rules: usize,
+    /// Those that can never fail and are not executed.
+    pub proved: Vec<ProvedRule>,
+}
+
+/// A rule that can never fail.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProvedRule {
+    /// The JSON pointer to it in the contract.
+    pub rule: String,
+    /// The column it is about; none for a rule about whole rows.
+    pub column: Option<String>,
+    /// The steps whose contracts have made sure of it; empty where the types of the step's columns are enough.
+    pub by: Vec<String>,
+}
+
+impl From<&StepContract> for CheckedContract {
+    fn from(contract: &StepContract) -> Self {
+        let proved = contract.held.iter().cloned().map(|Held { rule, column, by }| ProvedRule { rule, column, by });
+        Self { path: contract.contract.path().to_owned(), rules: contract.rules, proved: proved.collect() }
+    }
 }
 
 /// A column.
@@ -96,18 +130,24 @@ pub async fn check(workspace: &Workspace, pipeline: &Pipeline, depth: Depth) -> 
     let context = workspace.dry_context(&pipeline.name.value)?;
     let flow = plan::plan(pipeline, &context, Purpose::Plan, Frugality::Fast, &Inputs::default()).await?;
     let mut wrong = Vec::new();
+    let mut warnings = pipeline.warnings.clone();
+    warnings.extend(flow.steps.iter().flat_map(|planned| &planned.contract).flat_map(|contract| contract.doubts.clone()));
     let mut sinks = Vec::new();
     for sink in &flow.sinks {
         let found = sink.sink.check(&sink.from.schema, &sink.context).err().unwrap_or_default();
         let doubtful = !found.is_empty();
-        wrong.extend(found.iter().map(|error| pointed(error, &sink.settings, &sink.name)));
+        wrong.extend(found.iter().map(|error| sink.pointed(error)));
         let change = match depth {
             Depth::Destinations if doubtful => None,
             Depth::Files => None,
             Depth::Destinations => match sink.sink.plan(&sink.from.schema, &sink.context).await {
-                Ok(change) => Some(change),
+                Ok(change) => {
+                    let from = flow.steps.iter().find(|planned| planned.step.name == sink.from.name);
+                    warnings.extend(from.into_iter().flat_map(|from| agree::nulls_of_table(sink, &change, from)));
+                    Some(change)
+                }
                 Err(error) => {
-                    wrong.push(pointed(&error, &sink.settings, &sink.name));
+                    wrong.push(sink.pointed(&error));
                     None
                 }
             },
@@ -129,11 +169,12 @@ pub async fn check(workspace: &Workspace, pipeline: &Pipeline, depth: Depth) -> 
         kind: planned.step.kind.clone(),
         reads: planned.taken.iter().map(|(name, _)| name.clone()).collect(),
         columns: columns(&planned.step.schema),
+        contract: planned.contract.as_deref().map(CheckedContract::from),
         readers: planned.step.readers(),
         plan: match &planned.step.input {
             Input::Provider(_) => String::new(),
             Input::Plan(plan) => plan.display_indent().to_string(),
         },
     });
-    Ok(Checked { pipeline: pipeline.name.value.clone(), steps: steps.collect(), sinks, warnings: pipeline.warnings.clone() })
+    Ok(Checked { pipeline: pipeline.name.value.clone(), steps: steps.collect(), sinks, warnings })
 }

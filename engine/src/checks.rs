@@ -29,10 +29,20 @@ impl ContractCheck {
     pub fn new(contract: Option<Arc<Contract>>, input: &SchemaRef, coordinates: bool) -> Self {
         let columns = if coordinates { input.fields().len() - 2 } else { input.fields().len() };
         let rows = Arc::new(Schema::new(input.fields()[..columns].to_vec()));
-        // Asked-for provenance columns are no properties of the record.
-        let data = (0..columns).filter(|&at| ![Coordinates::FILE, Coordinates::ROW].contains(&rows.field(at).name().as_str()));
+        let data = (0..columns).filter(|&at| is_data(rows.field(at)));
         Self { contract, coordinates, data: data.collect(), rows }
     }
+}
+
+/// The columns that a contract is shown of those that its check is given.
+pub fn properties(input: &SchemaRef, coordinates: bool) -> Schema {
+    let columns = if coordinates { input.fields().len() - 2 } else { input.fields().len() };
+    Schema::new(input.fields()[..columns].iter().filter(|field| is_data(field)).cloned().collect::<Vec<_>>())
+}
+
+/// False of asked-for provenance columns, which are no properties of the record.
+fn is_data(column: &Field) -> bool {
+    ![Coordinates::FILE, Coordinates::ROW].contains(&column.name().as_str())
 }
 
 impl RowCheck for ContractCheck {

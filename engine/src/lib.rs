@@ -1,5 +1,6 @@
 //! How a pipeline runs: plan, execute once, stage, check, balance the books, publish. No TOML, HTTP, terminal or environment.
 
+pub mod agree;
 pub mod books;
 pub mod check;
 pub mod checks;
@@ -13,6 +14,7 @@ pub mod given;
 pub mod history;
 pub mod mend;
 pub mod plan;
+pub mod proof;
 pub mod publish;
 pub mod quarantine;
 pub mod query;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use datafusion::{
+    arrow::datatypes::SchemaRef,
     catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider},
     common::{TableReference, tree_node::TreeNodeRecursion},
     execution::{SessionStateBuilder, runtime_env::RuntimeEnv},
@@ -17,14 +18,16 @@ use weir_connectors::{
     Advance, Blame, Error, Purpose, RunContext, SINKS, SOURCES, Sink as SinkTrait, SinkContext, SourceContext, context::ReadCount,
 };
 use weir_pipelines::{Diagnostic, Diagnostics, Mode, Pipeline, Rules, Settings, Sink, Source, Spanned, Transform};
-use weir_schemas::Contract;
+use weir_schemas::{Contract, prove::Known};
 
 use crate::{
-    checks::ContractCheck,
+    agree,
+    checks::{ContractCheck, properties},
     delta,
     error::{Failure, Result},
     expect::Checks,
     given::{Given, Place},
+    proof::{StepContract, Written, inherited},
     quarantine::Desk,
     step::{Input, Reader, Role, RowCheck, Step, StepTable},
     transforms::{self, Account},
@@ -59,6 +62,10 @@ pub struct PlannedStep {
     pub read: Option<Arc<ReadCount>>,
     /// What its source will remember; incremental sources only.
     pub advance: Option<Arc<dyn Advance>>,
+    /// Its contract, proved as far as can be.
+    pub contract: Option<Arc<StepContract>>,
+    /// What is known of its rows beyond their types.
+    pub known: Known,
 }
 
 /// A sink and the step it reads.
@@ -78,6 +85,8 @@ pub struct PlannedSink {
     pub context: SinkContext,
     /// Its table in the file, to point at.
     pub settings: Settings,
+    /// The contract of the step it reads.
+    pub contract: Option<Arc<StepContract>>,
 }
 
 /// How hard to try to stay within memory.
@@ -291,7 +300,7 @@ impl Planner<'_> {
             run: self.run.clone(),
             step: source.name.value.clone(),
             folder: self.pipeline.folder.clone(),
-            declared: contract.as_ref().map(|contract| contract.columns().clone()),
+            declared: contract.as_ref().map(|written| written.contract.columns().clone()),
             coordinates,
             incremental: source.incremental.as_ref().map(|incremental| incremental.value.clone()),
             seen: self.inputs.seen.get(&source.name.value).cloned().unwrap_or_default(),
@@ -311,8 +320,9 @@ impl Planner<'_> {
             .map_err(|error| crate::run::explain(&error))?,
         };
         let table = provider.schema();
+        let (contract, known) = self.prove(contract, &source.name.value, &table, coordinates, Known::default())?;
         let checks: Vec<Arc<dyn RowCheck>> = match &contract {
-            Some(_) => vec![Arc::new(ContractCheck::new(contract.clone(), &table, coordinates))],
+            Some(held) => vec![Arc::new(ContractCheck::new(Some(held.contract.clone()), &table, coordinates))],
             None => Vec::new(),
         };
         let step = Step::new(
@@ -332,6 +342,8 @@ impl Planner<'_> {
             given: given.map_or(0, |given| given.rows.rows()),
             read: Some(opened.read),
             advance: opened.advance,
+            contract,
+            known,
         })
     }
 
@@ -383,12 +395,15 @@ impl Planner<'_> {
         }
         let desk = self.desk(&transform.name.value, &transform.rules);
         let mut checks = planned.checks;
-        if contract.is_some() {
-            let rows = match checks.last() {
-                Some(check) => check.schema(),
-                None => Arc::new(planned.plan.schema().as_arrow().clone()),
-            };
-            checks.push(Arc::new(ContractCheck::new(contract, &rows, false)));
+        let rows = match checks.last() {
+            Some(check) => check.schema(),
+            None => Arc::new(planned.plan.schema().as_arrow().clone()),
+        };
+        // Given rows did not come by way of the steps before.
+        let known = if given.is_some() { Known::default() } else { inherited(&planned.plan, steps) };
+        let (contract, known) = self.prove(contract, &transform.name.value, &rows, false, known)?;
+        if let Some(held) = &contract {
+            checks.push(Arc::new(ContractCheck::new(Some(held.contract.clone()), &rows, false)));
         }
         let step = Step::new(
             transform.name.value.clone(),
@@ -407,6 +422,8 @@ impl Planner<'_> {
             given: given.map_or(0, |given| given.rows.rows()),
             read: None,
             advance: None,
+            contract,
+            known,
         }))
     }
 
@@ -426,6 +443,10 @@ impl Planner<'_> {
             .filter(|column| !columns.contains(&column.value))
             .map(|column| transforms::unknown_column(column, &sink.from.value, &columns, &self.pipeline.file))
             .collect();
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        let wrong = agree::nulls(sink, &read.never_null(&from.step.schema), from, &self.pipeline.file);
         if !wrong.is_empty() {
             return Err(wrong);
         }
@@ -449,6 +470,7 @@ impl Planner<'_> {
                 beside: Vec::new(),
             },
             settings: sink.settings.clone(),
+            contract: from.contract.clone(),
         }))
     }
 
@@ -457,7 +479,21 @@ impl Planner<'_> {
         Arc::new(Desk::new(&run.run, &run.pipeline, step, run.started_at, rules.clone(), run.runtime.clone()))
     }
 
-    fn contract(&self, rules: &Rules) -> Result<Option<Arc<Contract>>, Diagnostics> {
+    /// Proves a step's contract, where it has one. What is known of its rows comes back, and more of it where there is a contract.
+    fn prove(
+        &self,
+        contract: Option<Written>,
+        step: &str,
+        columns: &SchemaRef,
+        coordinates: bool,
+        known: Known,
+    ) -> Result<(Option<Arc<StepContract>>, Known), Diagnostics> {
+        let Some(written) = contract else { return Ok((None, known)) };
+        let (contract, known) = written.prove(step, &properties(columns, coordinates), &known, &self.pipeline.file)?;
+        Ok((Some(Arc::new(contract)), known))
+    }
+
+    fn contract(&self, rules: &Rules) -> Result<Option<Written>, Diagnostics> {
         let Some(path) = &rules.contract else { return Ok(None) };
         let file = &self.pipeline.file;
         let full = self.pipeline.folder.join(&path.value);
@@ -472,10 +508,11 @@ impl Planner<'_> {
                     .help("the path is relative to the pipeline file's folder"),
             ]
         })?;
-        match Contract::compile(&path.value, &text) {
-            Ok(contract) => Ok(Some(Arc::new(contract))),
+        let compiled = Contract::compile(&path.value, &text);
+        let contract = weir_pipelines::SourceFile::new(beside(&file.path, &path.value), text);
+        match compiled {
+            Ok(compiled) => Ok(Some(Written { contract: compiled, file: contract, named: path.span.clone() })),
             Err(error) => {
-                let contract = weir_pipelines::SourceFile::new(full.display().to_string(), text);
                 let mut diagnostic = Diagnostic::error("contract", error.message.clone());
                 diagnostic = match error.offset {
                     Some(offset) => diagnostic.at(&contract, offset..offset + 1, ""),
@@ -485,6 +522,23 @@ impl Planner<'_> {
             }
         }
     }
+}
+
+/// A path beside a pipeline's file, as a person would name it.
+fn beside(file: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = file.split('/').collect();
+    parts.pop();
+    if path.starts_with('/') {
+        return path.to_owned();
+    }
+    for part in path.split('/') {
+        match (part, parts.last().copied()) {
+            ("." | "", _) => {}
+            ("..", Some(last)) if !matches!(last, ".." | "" | ".") => _ = parts.pop(),
+            _ => parts.push(part),
+        }
+    }
+    parts.join("/")
 }
 
 /// How often a plan scans a table, subqueries included.

@@ -25,7 +25,7 @@ use crate::{
     given::Given,
     history::{Cursors, History, LoadRecord, RunStatus},
     mend,
-    plan::{self, Dataflow, Frugality, Inputs, pointed},
+    plan::{self, Dataflow, Frugality, Inputs},
     publish::{self, Destination, Undecided},
     quarantine::{self, Marks},
     share,
@@ -301,7 +301,7 @@ impl<'a> Attempt<'a> {
             let context = SinkContext { may_decide, beside, ..sink.context.clone() };
             let opened = self.unless_cancelled(async { Ok(sink.sink.open(&sink.from.schema, &context).await) }).await?;
             let load = opened.map_err(|error| match error.blame {
-                Blame::User => Failure::from(pointed(&error, &sink.settings, &sink.name)),
+                Blame::User => Failure::from(sink.pointed(&error)),
                 _ => Failure::from_connector(&error).in_step(&sink.name),
             })?;
             let record = LoadRecord { sink: sink.name.clone(), kind: sink.kind.clone(), state: load.stage(), published: false };

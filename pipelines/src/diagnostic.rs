@@ -64,9 +64,11 @@ pub enum Severity {
     Error,
 }
 
-/// A place in the diagnostic's file and what is to be said there.
+/// A place in a file and what is to be said there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Label {
+    /// The file; for most labels the diagnostic's.
+    pub file: Arc<SourceFile>,
     /// The bytes concerned.
     pub span: Span,
     /// A few words drawn beside the underline; may be empty.
@@ -82,7 +84,7 @@ pub struct Diagnostic {
     pub severity: Severity,
     /// One line, lower case, no full stop, names in double quotes.
     pub message: String,
-    /// The file the labels point into; none when no file is concerned.
+    /// The file the first label points into; none when no file is concerned.
     pub file: Option<Arc<SourceFile>>,
     /// The first label is the primary one.
     pub labels: Vec<Label>,
@@ -107,8 +109,8 @@ impl Diagnostic {
     /// Adds a label; the first one added is the primary one.
     #[must_use]
     pub fn at(mut self, file: &Arc<SourceFile>, span: Span, text: impl Into<String>) -> Self {
-        self.file = Some(file.clone());
-        self.labels.push(Label { span, text: text.into() });
+        self.file.get_or_insert_with(|| file.clone());
+        self.labels.push(Label { file: file.clone(), span, text: text.into() });
         self
     }
 

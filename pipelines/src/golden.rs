@@ -12,7 +12,7 @@ pub(crate) fn render(found: &[Diagnostic]) -> String {
         };
         out += &format!("{severity}[{}]: {}\n", diagnostic.code, diagnostic.message);
         for label in &diagnostic.labels {
-            let file = diagnostic.file.as_ref().expect("labels have a file");
+            let file = &label.file;
             let (line, column) = file.line_column(label.span.start);
             out += &format!("  {line}:{column} \"{}\"", file.text[label.span.clone()].replace('\n', "\\n"));
             out += &if label.text.is_empty() { "\n".to_owned() } else { format!(": {}\n", label.text) };

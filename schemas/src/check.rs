@@ -121,6 +121,11 @@ impl Rules {
         let all = !sees(document, &document.top(), &mut seen, &mut HashSet::new());
         Self { columns, seen: (!all).then_some(seen) }
     }
+
+    /// How a column's cells are shown.
+    pub(crate) fn column(&self, name: &str) -> &Rule {
+        self.columns.get(name).unwrap_or_else(|| Rule::silent())
+    }
 }
 
 impl Rule {
@@ -214,7 +219,7 @@ impl<'a> Rows<'a> {
             if rules.seen.as_ref().is_some_and(|seen| !seen.contains(name)) || !names.insert(name) {
                 continue;
             }
-            let rule = rules.columns.get(name).unwrap_or_else(|| Rule::silent());
+            let rule = rules.column(name);
             let absent = if rule.null { None } else { array.logical_nulls().filter(|nulls| nulls.null_count() > 0) };
             columns.push(Column { field, array, rule, absent });
         }

@@ -4,16 +4,16 @@
 //! Drafts 4, 6, 7, 2019-09 and 2020-12 are told apart by `$schema`; without one it is 2020-12. A contract is one file: `$ref` reaches
 //! inside it and nowhere else, and nothing is fetched. `format` is asserted.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use ::arrow::datatypes::{Schema, SchemaRef};
-use jsonschema::{Validator, ValidatorMap, error::ValidationErrorKind};
+use jsonschema::{Draft, Validator, ValidatorMap, error::ValidationErrorKind};
 use serde_json::Value;
 
 use crate::{
     arrow::{self, Facts},
     check::{self, Rules},
-    document::{Document, Place, offset_of, offset_of_line},
+    document::{Document, Place, offset_of, offset_of_line, span_of},
     kernel,
     version::{self, Version},
 };
@@ -23,6 +23,9 @@ use crate::{
 pub struct Contract {
     path: String,
     version: Option<Version>,
+    text: String,
+    pub(crate) root: Value,
+    pub(crate) draft: Draft,
     columns: SchemaRef,
     pub(crate) validator: Validator,
     /// Of every subschema, by `#` and JSON pointer.
@@ -74,8 +77,9 @@ impl Contract {
             })?;
             columns.extend(column);
         }
-        let (rules, plan) = (check::Rules::new(&document), kernel::plan(&document));
-        Ok(Self { path: path.to_owned(), version, columns: Arc::new(Schema::new(columns)), validator, validators, rules, plan })
+        let (rules, plan, draft) = (check::Rules::new(&document), kernel::plan(&document), document.draft);
+        let (path, text, columns) = (path.to_owned(), text.to_owned(), Arc::new(Schema::new(columns)));
+        Ok(Self { path, version, text, root: schema, draft, columns, validator, validators, rules, plan })
     }
 
     /// What messages call it.
@@ -86,6 +90,12 @@ impl Contract {
     /// The version it says it is of: its `x-weir-version`.
     pub fn version(&self) -> Option<Version> {
         self.version
+    }
+
+    /// The bytes of its text that hold what a JSON pointer names: the key and its value where it is a member of an object. All of the text
+    /// for a pointer that names nothing.
+    pub fn span(&self, pointer: &str) -> Range<usize> {
+        span_of(&self.text, pointer).unwrap_or(0..self.text.len())
     }
 
     /// The columns it declares, in the order of `properties`, each with its Arrow type; nullable unless required and not null.

@@ -1,6 +1,8 @@
 //! Where things are in a schema document: local references followed, and a JSON pointer's byte offset in the text.
 //! What a subschema means is left to `arrow` and `check`.
 
+use std::ops::Range;
+
 use jsonschema::{Draft, ValidatorMap};
 use serde_json::Value;
 
@@ -171,17 +173,16 @@ pub(crate) fn offset_of_line(text: &str, line: usize, column: usize) -> usize {
 /// The byte offset at which the value under a JSON pointer starts in a well-formed JSON text.
 pub(crate) fn offset_of(text: &str, pointer: &str) -> Option<usize> {
     let mut scan = Scan { bytes: text.as_bytes(), at: 0 };
-    for step in pointer.split('/').skip(1) {
-        let step = step.replace("~1", "/").replace("~0", "~");
-        scan.space();
-        match scan.bytes.get(scan.at)? {
-            b'{' => scan.enter_member(text, &step)?,
-            b'[' => scan.enter_item(step.parse().ok()?)?,
-            _ => return None,
-        }
-    }
-    scan.space();
+    scan.enter(text, pointer)?;
     Some(scan.at)
+}
+
+/// The bytes of the value under a JSON pointer in a well-formed JSON text, with its key where it is a member of an object.
+pub(crate) fn span_of(text: &str, pointer: &str) -> Option<Range<usize>> {
+    let mut scan = Scan { bytes: text.as_bytes(), at: 0 };
+    let start = scan.enter(text, pointer)?;
+    scan.skip_value()?;
+    Some(start..scan.at)
 }
 
 /// A walk over JSON that is known to be well formed.
@@ -197,7 +198,27 @@ impl Scan<'_> {
         }
     }
 
-    fn enter_member(&mut self, text: &str, name: &str) -> Option<()> {
+    /// Goes to the value under a pointer. Returns where it starts, or its key.
+    fn enter(&mut self, text: &str, pointer: &str) -> Option<usize> {
+        self.space();
+        let mut start = self.at;
+        for step in pointer.split('/').skip(1) {
+            let step = step.replace("~1", "/").replace("~0", "~");
+            match self.bytes.get(self.at)? {
+                b'{' => start = self.enter_member(text, &step)?,
+                b'[' => {
+                    self.enter_item(step.parse().ok()?)?;
+                    self.space();
+                    start = self.at;
+                }
+                _ => return None,
+            }
+        }
+        Some(start)
+    }
+
+    /// Goes to the value of a member. Returns where its key starts.
+    fn enter_member(&mut self, text: &str, name: &str) -> Option<usize> {
         self.at += 1;
         loop {
             self.space();
@@ -211,7 +232,7 @@ impl Scan<'_> {
             self.at += 1; // the colon
             self.space();
             if key == name {
-                return Some(());
+                return Some(start);
             }
             self.skip_value()?;
             self.space();
@@ -284,6 +305,11 @@ mod tests {
             let mut found = serde_json::Deserializer::from_str(&text[offset..]).into_iter::<Value>();
             assert_eq!(found.next().expect("a value").expect("JSON"), *value.pointer(pointer).expect("there"), "{pointer}");
         }
+        for (pointer, part) in [("/z", r#""z":{}"#), ("/a~0~1b/0", "1"), ("/a~0~1b/1/é/2/deep", r#""deep" : -1.5e3"#)] {
+            assert_eq!(&text[span_of(text, pointer).expect(pointer)], part);
+        }
+        assert_eq!(span_of(text, ""), Some(1..text.len()));
+        assert_eq!(span_of(text, "/none"), None);
         assert_eq!(offset_of(text, "/none"), None);
         assert_eq!(offset_of(text, "/a~0~1b/7"), None);
         assert_eq!(offset_of(text, "/z/none"), None);

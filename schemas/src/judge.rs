@@ -76,6 +76,7 @@ fn serves(node: &Node, column: &Column<'_>, class: Class) -> bool {
     match node {
         _ if class == Class::Open => false,
         Node::Always(_) => true,
+        Node::Rule(_, part) => serves(part, column, class),
         Node::All(parts) | Node::Any(parts) | Node::One(parts) => parts.iter().all(|part| serves(part, column, class)),
         Node::Not(part) => serves(part, column, class),
         Node::If(parts) => parts.iter().all(|part| serves(part, column, class)),
@@ -137,6 +138,7 @@ impl Judge<'_> {
     fn combine(&self, node: &Node, mut judge: impl FnMut(&Node) -> BooleanBuffer) -> BooleanBuffer {
         match node {
             Node::Always(value) => self.all(*value),
+            Node::Rule(_, part) => judge(part),
             Node::All(parts) => parts.iter().fold(self.all(true), |all, part| &all & &judge(part)),
             Node::Any(parts) => parts.iter().fold(self.all(false), |any, part| &any | &judge(part)),
             Node::One(parts) => {
@@ -403,4 +405,4 @@ fn writable(array: &dyn Array, row: usize) -> bool {
 
 #[cfg(test)]
 #[path = "judge_tests.rs"]
-mod tests;
+pub(crate) mod tests;

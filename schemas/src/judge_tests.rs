@@ -15,7 +15,7 @@ use serde_json::json;
 use super::*;
 
 /// Columns of every class a kernel knows, and of some that it does not, each with the values where verdicts turn.
-fn columns(pick: &[usize]) -> RecordBatch {
+pub(crate) fn columns(pick: &[usize]) -> RecordBatch {
     let at = |row: usize, count: usize| (pick[row % pick.len()] + row * 7) % count;
     let rows = pick.len();
     let choose = |count: usize| (0..rows).map(move |row| (row, count)).collect::<Vec<_>>();
@@ -123,7 +123,7 @@ fn word() -> impl Strategy<Value = (&'static str, Value)> {
 }
 
 /// A schema of a value.
-fn cell() -> impl Strategy<Value = Value> {
+pub(crate) fn cell() -> impl Strategy<Value = Value> {
     let plain = prop::collection::vec(word(), 0..4)
         .prop_map(|words| Value::Object(words.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()));
     let plain = prop_oneof![12 => plain, 1 => any::<bool>().prop_map(Value::Bool), 1 => Just(json!({"$ref": "#/$defs/shared"}))];
@@ -138,12 +138,12 @@ fn cell() -> impl Strategy<Value = Value> {
     })
 }
 
-fn name() -> impl Strategy<Value = String> {
+pub(crate) fn name() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["i", "u", "b", "f", "g", "t", "v", "k", "d", "z", "m", "y", "n", "absent"]).prop_map(str::to_owned)
 }
 
 /// A schema of a row.
-fn row() -> impl Strategy<Value = Value> {
+pub(crate) fn row() -> impl Strategy<Value = Value> {
     let properties = prop::collection::hash_map(name(), cell(), 0..6);
     let plain = (properties, prop::collection::hash_set(name(), 0..3), 0..8_u8).prop_map(|(properties, required, more)| {
         let mut schema = json!({"type": "object", "properties": properties, "required": required.into_iter().collect::<Vec<_>>()});
@@ -219,6 +219,7 @@ fn left_to_the_crate(schema: &Value) -> Vec<String> {
     fn walk(node: &Node, rows: &Rows<'_>, left: &mut Vec<String>) {
         match node {
             Node::Crate(pointer) => left.push(pointer.clone()),
+            Node::Rule(_, part) => walk(part, rows, left),
             Node::Property(name, _, node) => {
                 let served = rows.column(name).is_none_or(|column| serves(node, column, class(column)));
                 left.extend((!served).then(|| name.clone()));

@@ -19,7 +19,7 @@ use std::collections::HashSet;
 use jsonschema::Draft;
 use serde_json::Value;
 
-use crate::document::{Document, Place};
+use crate::document::{Document, Place, escape};
 
 /// Up to this a whole number is a 64-bit float too.
 pub(crate) const EXACT: i128 = 1 << 53;
@@ -29,6 +29,8 @@ pub(crate) const EXACT: i128 = 1 << 53;
 pub(crate) enum Node {
     /// Everything is, or nothing.
     Always(bool),
+    /// What one keyword asks for; the pointer is of the keyword. It asks for nothing of its own.
+    Rule(String, Box<Node>),
     /// `allOf`, and the keywords of one schema.
     All(Vec<Node>),
     /// `anyOf`.
@@ -199,7 +201,7 @@ fn node(document: &Document<'_>, place: &Place<'_>, about: About, following: &mu
     for (keyword, value) in members.iter().filter(|(keyword, _)| !alone || *keyword == "$ref") {
         match self::keyword(document, place, about, keyword, value, following) {
             Part::Nothing => {}
-            Part::Node(node) => all.push(node),
+            Part::Node(node) => all.push(Node::Rule(format!("{}/{}", place.pointer, escape(keyword)), Box::new(node))),
             Part::Crate => {
                 following.pop();
                 return by_crate();

@@ -474,15 +474,7 @@ fn interrupted() -> Error {
 /// DataFusion's error as a connector's: the connector's own where one lies beneath.
 pub(super) fn from_datafusion(error: datafusion::error::DataFusionError) -> Error {
     match Error::find(&error) {
-        Some(Error { blame, retry, code, message, setting, help, .. }) => Error {
-            blame: *blame,
-            retry: *retry,
-            code,
-            message: message.clone(),
-            setting: setting.clone(),
-            help: help.clone(),
-            source: None,
-        },
+        Some(found) => found.again(),
         None => Error::system("dataflow", error.find_root().strip_backtrace()).because(error),
     }
 }

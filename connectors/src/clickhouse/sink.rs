@@ -260,6 +260,17 @@ impl Sink for Configured {
         table::columns(rows, &cx.allow_lossy).and_then(|columns| table::check(&columns, &self.rules(cx))).map_err(|error| vec![error])
     }
 
+    fn never_null(&self, rows: &SchemaRef) -> Vec<(&'static str, String)> {
+        let within = |setting: &Option<String>, name: &str| setting.as_ref().is_some_and(|setting| table::mentions(setting, name));
+        let setting = |name: &String| match name {
+            name if self.0.order_by.contains(name) => Some("order_by"),
+            name if within(&self.0.partition_by, name) => Some("partition_by"),
+            name if within(&self.0.ttl, name) => Some("ttl"),
+            _ => None,
+        };
+        rows.fields().iter().filter_map(|field| Some((setting(field.name())?, field.name().clone()))).collect()
+    }
+
     async fn plan(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Change> {
         let (db, place, _, existing, fit) = self.look(rows, cx).await?;
         let target = place.sql();
@@ -295,6 +306,14 @@ impl Sink for Configured {
             creates: existing.is_none(),
             adds: fit.added.iter().map(|column| column.name.clone()).collect(),
             columns: fit.table.iter().map(|column| (column.name.clone(), column.column.to_string())).collect(),
+            not_null: match (existing, &fit.new) {
+                // A list, a tuple or a map without a value is an empty one, or an error of its own.
+                (Some(_), None) => {
+                    let strict = fit.table.iter().filter(|column| !column.column.is_nullable() && !column.column.is_nested());
+                    strict.map(|column| column.name.clone()).collect()
+                }
+                _ => Vec::new(),
+            },
             steps,
         })
     }

@@ -297,7 +297,7 @@ pub fn columns(rows: &Schema, allow_lossy: &[String]) -> Result<Vec<RowColumn>> 
         }
         let Some(mapped) = write_types::map(field) else {
             let message = format!("column \"{name}\" has the type {}, for which ClickHouse has none", field.data_type());
-            return Err(Error::user("unsupported-type", message).help("cast it in a transform, or leave it out"));
+            return Err(Error::user("unsupported-type", message).about([name]).help("cast it in a transform, or leave it out"));
         };
         let allowed = allow_lossy.contains(name);
         if let Some(loss) = mapped.loss
@@ -322,6 +322,7 @@ pub fn columns(rows: &Schema, allow_lossy: &[String]) -> Result<Vec<RowColumn>> 
         let message = format!("writing would lose something of {} {}", columns_word(lossy.len()), what.join(", "));
         return Err(Error::user("lossy-type", message)
             .setting("allow_lossy")
+            .about(lossy.iter().map(|(name, ..)| *name))
             .help(format!("cast in a transform, or accept it: allow_lossy = [{}]", names.join(", "))));
     }
     Ok(columns)
@@ -483,14 +484,17 @@ fn join(rows: &[RowColumn], own: &Existing, rules: &Rules, facts: &Facts) -> Res
         if write_types::accepts(&column.from, &there.column, column.lossy, facts.utc) {
             targets.push(target(column, source, there.column.clone()));
         } else {
-            changed.push(format!("\"{}\" ({} in the rows, {} in the table)", column.name, column.column, there.column));
+            let what = format!("\"{}\" ({} in the rows, {} in the table)", column.name, column.column, there.column);
+            changed.push((&column.name, what));
         }
     }
     let missing: Vec<&There> =
         own.columns.iter().filter(|there| there.writable() && rows.iter().all(|column| column.name != there.name)).collect();
     if !changed.is_empty() {
-        let message = format!("other types than the table's: {} {}", columns_word(changed.len()), changed.join(", "));
+        let what: Vec<&str> = changed.iter().map(|(_, what)| what.as_str()).collect();
+        let message = format!("other types than the table's: {} {}", columns_word(changed.len()), what.join(", "));
         return Err(Error::user("column-type-changed", message)
+            .about(changed.iter().map(|(name, _)| *name))
             .help("cast in a transform, or load once with mode = \"replace\" to give the table the new types"));
     }
     if rules.on_schema_change == OnSchemaChange::Fail && !(new.is_empty() && missing.is_empty()) {
@@ -625,7 +629,7 @@ fn define(rows: &[RowColumn], replaced: Option<&Existing>, rules: &Rules) -> Res
 }
 
 /// Says whether an expression speaks of a column. A text that happens to hold the name does not count.
-fn mentions(expression: &str, column: &str) -> bool {
+pub fn mentions(expression: &str, column: &str) -> bool {
     let mut at = 0;
     while let Some(c) = expression[at..].chars().next() {
         if matches!(c, '`' | '"' | '\'') {

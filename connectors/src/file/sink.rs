@@ -217,6 +217,7 @@ impl Sink for FileSink {
             destination: self.path.clone(),
             creates: !exists,
             adds: Vec::new(),
+            not_null: Vec::new(),
             columns: rows.fields().iter().map(|field| (field.name().clone(), field.data_type().to_string())).collect(),
             steps: vec![format!("write {} beside \"{}\"", layout.format.as_str(), stage.target), format!("rename it at publish: {then}")],
         })

@@ -233,6 +233,7 @@ impl Sink for LakeSink {
             creates: existing.is_none(),
             adds: if existing.is_some() { fit.added.iter().map(|column| column.name.clone()).collect() } else { Vec::new() },
             columns: fit.table.iter().map(|column| (column.name.clone(), types::delta_name(&column.lake))).collect(),
+            not_null: fit.table.iter().filter(|column| !column.nullable).map(|column| column.name.clone()).collect(),
             steps,
         })
     }
@@ -247,16 +248,7 @@ impl Sink for LakeSink {
 /// DataFusion's error as a connector's: the connector's own where one lies beneath.
 pub(crate) fn from_datafusion(error: DataFusionError) -> Error {
     if let Some(found) = Error::find(&error) {
-        let Error { blame, retry, code, message, setting, help, .. } = found;
-        return Error {
-            blame: *blame,
-            retry: *retry,
-            code,
-            message: message.clone(),
-            setting: setting.clone(),
-            help: help.clone(),
-            source: None,
-        };
+        return found.again();
     }
     match error.find_root() {
         DataFusionError::ResourcesExhausted(what) => Error::user("out-of-memory", format!("the lake sink ran out of memory: {what}"))

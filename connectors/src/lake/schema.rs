@@ -101,6 +101,7 @@ pub fn lake_columns(rows: &Schema, allow_lossy: &[String]) -> Result<Vec<Column>
                 "unsupported-type",
                 format!("column \"{name}\" has the type {}, for which Delta has none", field.data_type()),
             )
+            .about([name])
             .help("cast it in a transform, or leave it out"));
         };
         if let Some(loss) = mapped.loss
@@ -121,6 +122,7 @@ pub fn lake_columns(rows: &Schema, allow_lossy: &[String]) -> Result<Vec<Column>
             format!("writing would lose something of {} {}", columns_word(lossy.len()), what.join(", ")),
         )
         .setting("allow_lossy")
+        .about(lossy.iter().map(|(name, ..)| *name))
         .help(format!("cast in a transform, or accept it: allow_lossy = [{}]", names.join(", "))));
     }
     Ok(columns)
@@ -213,20 +215,18 @@ fn join(rows: &[Column], own: &Existing, rules: &Rules) -> Result<Fit> {
         if column.untyped || types::widens(&column.lake, &there.lake) {
             written.push((there.clone(), index));
         } else {
-            changed.push(format!(
-                "\"{}\" ({} in the rows, {} in the table)",
-                column.name,
-                types::delta_name(&column.lake),
-                types::delta_name(&there.lake)
-            ));
+            let (from, to) = (types::delta_name(&column.lake), types::delta_name(&there.lake));
+            changed.push((&column.name, format!("\"{}\" ({from} in the rows, {to} in the table)", column.name)));
         }
     }
     let missing: Vec<Column> = own.columns.iter().filter(|there| rows.iter().all(|column| column.name != there.name)).cloned().collect();
     if !changed.is_empty() {
+        let what: Vec<&str> = changed.iter().map(|(_, what)| what.as_str()).collect();
         return Err(Error::user(
             "column-type-changed",
-            format!("other types than the table's: {} {}", columns_word(changed.len()), changed.join(", ")),
+            format!("other types than the table's: {} {}", columns_word(changed.len()), what.join(", ")),
         )
+        .about(changed.iter().map(|(name, _)| *name))
         .help("cast in a transform, or load once with mode = \"replace\" to give the table the new types"));
     }
     if rules.on_schema_change == OnSchemaChange::Fail && !(new.is_empty() && missing.is_empty()) {

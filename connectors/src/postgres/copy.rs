@@ -233,18 +233,10 @@ async fn joined(encoding: AbortOnDropHandle<Result<()>>) -> Result<()> {
 
 /// DataFusion's error as a connector's: the connector's own where one lies beneath.
 pub(super) fn from_datafusion(error: datafusion::error::DataFusionError) -> Error {
-    if let Some(Error { blame, retry, code, message, setting, help, .. }) = Error::find(&error) {
-        return Error {
-            blame: *blame,
-            retry: *retry,
-            code,
-            message: message.clone(),
-            setting: setting.clone(),
-            help: help.clone(),
-            source: None,
-        };
+    match Error::find(&error) {
+        Some(found) => found.again(),
+        None => Error::system("dataflow", error.find_root().strip_backtrace()).because(error),
     }
-    Error::system("dataflow", error.find_root().strip_backtrace()).because(error)
 }
 
 /// The run was stopped.

@@ -229,6 +229,7 @@ impl Sink for PostgresSink {
             creates: existing.is_none(),
             adds: fit.added.iter().map(|column| column.name.clone()).collect(),
             columns: typed(&fit.table),
+            not_null: fit.table.iter().filter(|column| !column.nullable).map(|column| column.name.clone()).collect(),
             steps,
         })
     }

@@ -54,16 +54,7 @@ async fn plan_of(opened: &Opened, sql: &str) -> String {
 
 async fn failure(opened: &Opened, sql: &str) -> Error {
     let error = rows(opened, sql).await.expect_err("fails");
-    let found = Error::find(&error).unwrap_or_else(|| panic!("no error of ours: {error}"));
-    Error {
-        blame: found.blame,
-        retry: found.retry,
-        code: found.code,
-        message: found.message.clone(),
-        setting: found.setting.clone(),
-        help: found.help.clone(),
-        source: None,
-    }
+    Error::find(&error).unwrap_or_else(|| panic!("no error of ours: {error}")).again()
 }
 
 async fn open_with(server: &TestServer, source: &PostgresSource) -> Result<Opened> {

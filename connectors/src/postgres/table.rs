@@ -386,11 +386,9 @@ fn misfit(changed: &[(&RowColumn, &Column)], name: &TableName) -> Error {
             format!("alter column {quoted} type {sql} using {quoted}::{sql}")
         })
         .collect();
-    Error::user("column-type", format!("other types than the table's: {} {}", columns_word(changed.len()), what.join(", "))).help(format!(
-        "cast in a transform, or change the table: alter table {} {}",
-        name.sql(),
-        alters.join(", ")
-    ))
+    Error::user("column-type", format!("other types than the table's: {} {}", columns_word(changed.len()), what.join(", ")))
+        .about(changed.iter().map(|(column, _)| &column.name))
+        .help(format!("cast in a transform, or change the table: alter table {} {}", name.sql(), alters.join(", ")))
 }
 
 fn columns_word(count: usize) -> &'static str {

@@ -394,7 +394,7 @@ pub fn row_columns(rows: &Schema, allow_lossy: &[String]) -> Result<Vec<RowColum
         }
         let Some(mapped) = map(field) else {
             let message = format!("column \"{name}\" has the type {}, for which Postgres has none", field.data_type());
-            wrong.push(Error::user("unsupported-type", message).help("cast it in a transform, or leave it out"));
+            wrong.push(Error::user("unsupported-type", message).about([name]).help("cast it in a transform, or leave it out"));
             continue;
         };
         if let Some(loss) = mapped.loss
@@ -418,6 +418,7 @@ pub fn row_columns(rows: &Schema, allow_lossy: &[String]) -> Result<Vec<RowColum
         wrong.push(
             Error::user("lossy-type", format!("writing would lose something of {word} {}", what.join(", ")))
                 .setting("allow_lossy")
+                .about(lossy.iter().map(|(name, ..)| *name))
                 .help(format!("cast in a transform, or accept it: allow_lossy = [{}]", names.join(", "))),
         );
     }

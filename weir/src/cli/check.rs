@@ -19,12 +19,14 @@ Examples:
   weir check                        every pipeline of the project
   weir check flights                one, by name
   weir check pipelines/flights      one, by folder or file
+  weir check -v flights             with the rules of its contracts that can never fail
   weir check --json | jq '.diagnostics[].message'";
 
 /// Check pipelines: files, SQL, types and contracts; nothing runs
 ///
 /// Says everything that is wrong at once, with file, line and column. Reads the headers of files to learn their columns;
-/// asks no destination and no network where schemas are declared.
+/// asks no destination and no network where schemas are declared. With -v it names the rules of contracts that can never fail,
+/// which a run does not execute.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Check {
@@ -117,12 +119,33 @@ impl Check {
             } else if !text.is_empty() {
                 context.say(text.trim_end_matches('\n'));
             }
+            if context.global.verbose > 0 {
+                outcome.checked.iter().flat_map(proved).for_each(|line| context.say(&line));
+            }
             for checked in &outcome.checked {
                 context.answer(&format!("{}: {}\n", checked.pipeline, context.out.green(&describe(checked))))?;
             }
         }
         Ok(if outcome.wrong > 0 { error::WRONG } else { error::DONE })
     }
+}
+
+/// The rules that can never fail, contract by contract.
+fn proved(checked: &Checked) -> Vec<String> {
+    let mut lines = Vec::new();
+    for step in &checked.steps {
+        let Some(contract) = step.contract.as_ref().filter(|contract| !contract.proved.is_empty()) else { continue };
+        lines.push(format!("{}: step \"{}\": {}", checked.pipeline, step.step, super::plan::describe(contract)));
+        for rule in &contract.proved {
+            let by = match rule.by.as_slice() {
+                [] => "the step's columns".to_owned(),
+                steps => steps.join(", "),
+            };
+            let column = rule.column.as_ref().map(|column| format!("{column}: ")).unwrap_or_default();
+            lines.push(format!("  {column}{} (held by {by})", rule.rule));
+        }
+    }
+    lines
 }
 
 fn describe(checked: &Checked) -> String {

@@ -2,10 +2,10 @@
 
 use clap::Args;
 use serde_json::{Value, json};
-use weir_engine::check::{Checked, CheckedSink, CheckedStep, Depth};
+use weir_engine::check::{Checked, CheckedContract, CheckedSink, CheckedStep, Depth};
 
 use super::context::{Answer, Context, Set};
-use crate::render::{Style, Table, diagnostic, error, table::Look};
+use crate::render::{Style, Table, diagnostic, error, number::counted, table::Look};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,12 +72,25 @@ fn render_step(step: &CheckedStep, logical: bool, style: Style) -> String {
         table.row([column.name.as_str(), column.r#type.as_str(), if column.nullable { "" } else { "not null" }]);
     }
     out.push_str(&table.render_rows());
+    if let Some(contract) = &step.contract {
+        out.push_str(&format!("  contract {}\n", describe(contract)));
+    }
     if logical {
         for line in step.plan.lines() {
             out.push_str(&format!("  {}\n", style.dim(&format!("| {line}"))));
         }
     }
     out
+}
+
+/// A contract's path, and how much of it is left to be checked.
+pub fn describe(contract: &CheckedContract) -> String {
+    let proved = match contract.proved.len() as u64 {
+        0 => String::new(),
+        1 => ", of which 1 can never fail and is not executed".to_owned(),
+        many => format!(", of which {many} can never fail and are not executed"),
+    };
+    format!("{}: {}{proved}", contract.path, counted(contract.rules as u64, "rule", "rules"))
 }
 
 fn render_sink(sink: &CheckedSink, style: Style) -> String {
@@ -103,7 +116,7 @@ fn render_sink(sink: &CheckedSink, style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use weir_connectors::Change;
-    use weir_engine::check::Column;
+    use weir_engine::check::{CheckedContract, Column, ProvedRule};
 
     use super::*;
 
@@ -118,6 +131,11 @@ mod tests {
                     kind: "file".into(),
                     reads: vec![],
                     columns: vec![column("carrier", "Utf8", false), column("delay", "Int64", true)],
+                    contract: Some(CheckedContract {
+                        path: "flight.schema.json".into(),
+                        rules: 9,
+                        proved: vec![ProvedRule { rule: "/properties/delay/type".into(), column: Some("delay".into()), by: vec![] }],
+                    }),
                     readers: 2,
                     plan: "TableScan: raw".into(),
                 },
@@ -127,6 +145,7 @@ mod tests {
                     kind: "sql".into(),
                     reads: vec!["raw".into()],
                     columns: vec![column("carrier", "Utf8", false)],
+                    contract: None,
                     readers: 1,
                     plan: "Projection: carrier\n  TableScan: raw".into(),
                 },
@@ -141,6 +160,7 @@ mod tests {
                     creates: false,
                     adds: vec!["carrier".into()],
                     columns: vec![("carrier".into(), "string".into())],
+                    not_null: vec![],
                     steps: vec!["add the column carrier".into(), "append rows".into()],
                 }),
             }],
@@ -152,7 +172,8 @@ mod tests {
     fn a_plan_shows_steps_columns_and_changes() {
         assert_eq!(
             render(&checked(), true, Style::PLAIN),
-            "flights\n\nsource raw (file); computed once for 2 readers\n  carrier  Utf8   not null\n  delay    Int64\n  | TableScan: raw\n\n\
+            "flights\n\nsource raw (file); computed once for 2 readers\n  carrier  Utf8   not null\n  delay    Int64\n  \
+             contract flight.schema.json: 9 rules, of which 1 can never fail and is not executed\n  | TableScan: raw\n\n\
              transform late (sql) <- raw\n  carrier  Utf8  not null\n  | Projection: carrier\n  |   TableScan: raw\n\n\
              sink out (lake) <- late, append\n  lake.flights.late gains carrier\n  carrier  string\n  1. add the column carrier\n  2. append rows\n"
         );

@@ -171,6 +171,7 @@ pub async fn query(session: &Session, name: &str, text: &str, statement: Stateme
                 if diagnostic.file.as_ref().is_some_and(|file| file.path == "<sql>") {
                     diagnostic.file = Some(whole.clone());
                     for label in &mut diagnostic.labels {
+                        label.file = whole.clone();
                         label.span = label.span.start + statement.start..label.span.end + statement.start;
                     }
                 }

@@ -25,21 +25,29 @@ pub fn render(diagnostic: &Diagnostic, style: Style) -> String {
     };
     let message = text::visible_lines(&diagnostic.message);
     let mut out = format!("{}: {}\n", severity(&format!("{word}[{}]", diagnostic.code)), style.bold(&message));
-    let mut gutter = 1;
-    if let Some(file) = &diagnostic.file {
-        let lines = Lines::of(file);
-        let pieces = pieces(diagnostic, &lines);
-        gutter = pieces.iter().map(|piece| (piece.line + 1).to_string().len()).max().unwrap_or(1);
-        let place = match diagnostic.labels.first() {
+    // The first label's file first.
+    let mut files: Vec<&SourceFile> = diagnostic.file.as_deref().into_iter().collect();
+    for label in &diagnostic.labels {
+        if !files.contains(&&*label.file) {
+            files.push(&label.file);
+        }
+    }
+    let drawn: Vec<_> = files.into_iter().map(|file| (file, Lines::of(file))).collect();
+    let drawn: Vec<_> = drawn.iter().map(|(file, lines)| (file, lines, pieces(diagnostic, file, lines))).collect();
+    let numbers = drawn.iter().flat_map(|(.., pieces)| pieces).map(|piece| (piece.line + 1).to_string().len());
+    let gutter = numbers.max().unwrap_or(1);
+    for (at, (file, lines, pieces)) in drawn.iter().enumerate() {
+        let place = match diagnostic.labels.iter().find(|label| *label.file == ***file) {
             Some(label) => {
                 let (line, column) = file.line_column(label.span.start);
                 format!("{}:{line}:{column}", file.path)
             }
             None => file.path.clone(),
         };
-        out.push_str(&format!("{}{} {}\n", " ".repeat(gutter), style.blue("-->"), text::visible(&place)));
+        let arrow = if at == 0 { "-->" } else { ":::" };
+        out.push_str(&format!("{}{} {}\n", " ".repeat(gutter), style.blue(arrow), text::visible(&place)));
         if !pieces.is_empty() {
-            draw(&mut out, &lines, &pieces, gutter, style, &severity);
+            draw(&mut out, lines, pieces, gutter, style, &severity);
         }
     }
     for help in &diagnostic.help {
@@ -62,16 +70,14 @@ pub fn push_note(out: &mut String, gutter: usize, word: &str, note: &str, style:
 /// The diagnostic as an object: code, severity, message, file, line, column, labels, help.
 pub fn to_json(diagnostic: &Diagnostic) -> Value {
     let file = diagnostic.file.as_deref();
-    let place = |offset: usize| file.map(|file| file.line_column(offset));
-    let first = diagnostic.labels.first().and_then(|label| place(label.span.start));
+    let first = diagnostic.labels.first().map(|label| label.file.line_column(label.span.start));
     let labels: Vec<Value> = diagnostic
         .labels
         .iter()
         .map(|label| {
-            let (start, end) = (place(label.span.start), place(label.span.end));
+            let (start, end) = (label.file.line_column(label.span.start), label.file.line_column(label.span.end));
             json!({
-                "line": start.map(|at| at.0), "column": start.map(|at| at.1),
-                "end_line": end.map(|at| at.0), "end_column": end.map(|at| at.1),
+                "file": label.file.path, "line": start.0, "column": start.1, "end_line": end.0, "end_column": end.1,
                 "start": label.span.start, "end": label.span.end, "text": label.text,
             })
         })
@@ -122,10 +128,10 @@ struct Piece<'a> {
     primary: bool,
 }
 
-/// Cuts the labels into pieces, sorted by line, then by column.
-fn pieces<'a>(diagnostic: &'a Diagnostic, lines: &Lines<'_>) -> Vec<Piece<'a>> {
+/// Cuts the labels in one file into pieces, sorted by line, then by column.
+fn pieces<'a>(diagnostic: &'a Diagnostic, file: &SourceFile, lines: &Lines<'_>) -> Vec<Piece<'a>> {
     let mut pieces = Vec::new();
-    for (at, label) in diagnostic.labels.iter().enumerate() {
+    for (at, label) in diagnostic.labels.iter().enumerate().filter(|(_, label)| *label.file == *file) {
         let primary = at == 0;
         let start = floor(lines.text, label.span.start);
         let mut end = floor(lines.text, label.span.end.max(label.span.start));

@@ -49,6 +49,31 @@ fn tabs_and_wide_characters_keep_the_underline_in_place() {
 }
 
 #[test]
+fn labels_in_two_files_are_drawn_one_file_after_the_other() {
+    let contract = SourceFile::new("row.schema.json", "{\n  \"required\": [\"id\"]\n}\n");
+    let text = format!("{}contract = \"row.schema.json\"\n", "\n".repeat(11));
+    let pipeline = SourceFile::new("pipeline.toml", &*text);
+    let diagnostic = Diagnostic::error("x", "m")
+        .at(&contract, at(&contract.text, "\"id\""), "required here")
+        .at(&pipeline, at(&text, "\"row.schema.json\""), "the contract")
+        .help("h");
+    assert_eq!(
+        drawn(&diagnostic),
+        r#"error[x]: m
+  --> row.schema.json:2:16
+   |
+ 2 |   "required": ["id"]
+   |                ^^^^ required here
+  ::: pipeline.toml:12:12
+   |
+12 | contract = "row.schema.json"
+   |            ----------------- the contract
+   = help: h
+"#
+    );
+}
+
+#[test]
 fn a_span_of_several_lines_is_underlined_on_each() {
     let text = "sql = \"\"\"\n  select 1\n\"\"\"\n";
     let file = SourceFile::new("p.toml", text);
@@ -184,7 +209,7 @@ fn as_json_places_are_lines_and_columns() {
         to_json(&diagnostic),
         json!({
             "code": "x", "severity": "error", "message": "m", "file": "p.toml", "line": 2, "column": 1,
-            "labels": [{"line": 2, "column": 1, "end_line": 2, "end_column": 2, "start": 7, "end": 8, "text": "here"}],
+            "labels": [{"file": "p.toml", "line": 2, "column": 1, "end_line": 2, "end_column": 2, "start": 7, "end": 8, "text": "here"}],
             "help": ["h"],
         })
     );
