@@ -30,7 +30,7 @@ pub(crate) struct Cells {
     pub(crate) float: (f64, f64),
     /// Of those that are text, in code points.
     pub(crate) length: (u64, u64),
-    /// Each is one of these.
+    /// Each is one of these, as far as it is no null.
     pub(crate) values: Option<Vec<Value>>,
     /// Those written as integers are multiples of each of these.
     pub(crate) multiples: Vec<u64>,

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use ::arrow::datatypes::{DataType, Field as ArrowField, Schema};
+use serde_json::Value;
 
 use crate::{
     arrow::is_json_text,
@@ -163,6 +164,7 @@ impl Prover<'_> {
             };
             if cells.null && rule.null {
                 cells.kinds |= cells::NULL;
+                cells.values.iter_mut().for_each(|values| values.push(Value::Null));
             }
             let mut column = Column { present, cells };
             row.dead |= column.settle();

@@ -276,6 +276,18 @@ fn what_an_earlier_step_holds_is_not_asked_again() {
 }
 
 #[test]
+fn what_is_known_of_values_says_nothing_of_a_null() {
+    let columns = schema(&[("id", DataType::Int64, true)]);
+    let contract = |cell: Value| json!({"type": "object", "properties": {"id": cell}});
+    let first = prove(&contract(json!({"type": "string", "enum": ["a"]})), &columns, &Known::default());
+    // Only nulls are left, and this one is about nulls.
+    assert_eq!(prove(&contract(json!({"enum": [null, 5]})), &columns, &first.known).never, []);
+    let first = prove(&contract(json!({"enum": [1, 2]})), &columns, &Known::default());
+    let proof = prove(&contract(json!({"enum": [null, 1, 2]})), &columns, &first.known);
+    assert_eq!(proof.held.iter().map(|held| held.rule.as_str()).collect::<Vec<_>>(), ["/properties/id/enum"]);
+}
+
+#[test]
 fn a_column_of_which_only_a_null_is_valid_is_named() {
     let columns = schema(&[("id", DataType::Int64, true), ("t", DataType::Utf8, true)]);
     let contract = json!({"type": "object", "properties": {"id": {"type": "string"}, "t": false}});
