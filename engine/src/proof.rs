@@ -245,7 +245,8 @@ mod tests {
             ("select a.id, b.x from a right join b on a.id = b.id", "a.id? b.x"),
             ("select a.id, b.x from a full join b on a.id = b.id", "a.id? b.x?"),
             ("select id, x from a join b using (id, x)", "a.id a.x"),
-            ("select id from a full join b using (id)", "-"),
+            // It takes the left one, and no `coalesce`.
+            ("select id from a full join b using (id)", "a.id?"),
             ("select id from a where x in (select x from b)", "a.id"),
             ("select x, count(*), max(y) from a group by x", "a.x - -"),
             ("select x, y, count(*) from a group by rollup (x, y)", "- - -"),
