@@ -121,6 +121,11 @@ impl Rules {
         let all = !sees(document, &document.top(), &mut seen, &mut HashSet::new());
         Self { columns, seen: (!all).then_some(seen) }
     }
+
+    /// True when the schema can see a column.
+    pub(crate) fn sees(&self, name: &str) -> bool {
+        self.seen.as_ref().is_none_or(|seen| seen.contains(name))
+    }
 }
 
 impl Rule {
@@ -211,7 +216,7 @@ impl<'a> Rows<'a> {
         let mut columns = Vec::with_capacity(fields.len());
         for (field, array) in fields.iter().zip(batch.columns()) {
             let name = field.name();
-            if rules.seen.as_ref().is_some_and(|seen| !seen.contains(name)) || !names.insert(name) {
+            if !rules.sees(name) || !names.insert(name) {
                 continue;
             }
             let rule = rules.columns.get(name).unwrap_or_else(|| Rule::silent());

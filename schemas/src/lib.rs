@@ -7,7 +7,11 @@ mod document;
 pub mod json;
 mod judge;
 mod kernel;
+#[cfg(test)]
+mod suite;
 mod temporal;
+#[cfg(test)]
+mod typed;
 
 pub use check::{Verdict, Violation};
 pub use contract::{Contract, ContractError};
