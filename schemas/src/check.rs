@@ -26,7 +26,7 @@ use crate::{
     arrow,
     contract::{Contract, reach},
     document::{Document, Place, escape},
-    json, judge,
+    json, judge, kernel,
 };
 
 /// No more reasons than this are given for one row.
@@ -135,6 +135,16 @@ impl Rule {
         SILENT.get_or_init(Rule::default)
     }
 
+    /// The rule of a struct's field.
+    pub(crate) fn field(&self, name: &str) -> &Self {
+        self.fields.get(name).unwrap_or_else(|| Self::silent())
+    }
+
+    /// The rule of a list's items.
+    pub(crate) fn item(&self) -> &Self {
+        self.items.as_deref().unwrap_or_else(|| Self::silent())
+    }
+
     fn of_properties<'a>(document: &Document<'a>, places: &[Place<'a>], depth: usize, left: &mut usize) -> HashMap<String, Self> {
         let facts = reach(document, places);
         let mut rules = HashMap::with_capacity(facts.properties.len());
@@ -163,9 +173,8 @@ impl Rule {
 fn sees<'a>(document: &Document<'a>, place: &Place<'a>, seen: &mut HashSet<String>, followed: &mut HashSet<String>) -> bool {
     let Some(members) = place.schema.as_object() else { return true };
     members.iter().all(|(keyword, schema)| match keyword.as_str() {
-        "$schema" | "$id" | "id" | "$anchor" | "$comment" | "$defs" | "definitions" | "title" | "description" | "default" | "examples"
-        | "deprecated" | "readOnly" | "writeOnly" | "type" => true,
-        name if name.starts_with("x-") => true,
+        "type" => true,
+        word if !kernel::judges(word) && !matches!(word, "then" | "else") => true,
         "properties" => {
             seen.extend(schema.as_object().into_iter().flatten().map(|(name, _)| name.clone()));
             true
@@ -193,6 +202,7 @@ fn sees<'a>(document: &Document<'a>, place: &Place<'a>, seen: &mut HashSet<Strin
 }
 
 /// One column of a batch as the contract sees it.
+#[derive(Clone)]
 pub(crate) struct Column<'a> {
     pub(crate) field: &'a Field,
     pub(crate) array: &'a dyn Array,
@@ -231,10 +241,6 @@ impl<'a> Rows<'a> {
     /// The columns that the contract can see, in the order of their names.
     pub(crate) fn columns(&self) -> &[Column<'a>] {
         &self.columns
-    }
-
-    pub(crate) fn column(&self, name: &str) -> Option<&Column<'a>> {
-        self.columns.binary_search_by(|column| column.field.name().as_str().cmp(name)).ok().map(|at| &self.columns[at])
     }
 
     /// One row as the contract sees it.

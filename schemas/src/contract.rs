@@ -27,6 +27,8 @@ pub struct Contract {
     pub(crate) validators: ValidatorMap,
     pub(crate) rules: Rules,
     pub(crate) plan: kernel::Node,
+    /// A pattern of it needs an engine that can give up.
+    pub(crate) backtracks: bool,
 }
 
 /// Why a text is not a contract.
@@ -71,7 +73,8 @@ impl Contract {
             columns.extend(column);
         }
         let (rules, plan) = (check::Rules::new(&document), kernel::plan(&document));
-        Ok(Self { path: path.to_owned(), columns: Arc::new(Schema::new(columns)), validator, validators, rules, plan })
+        let (columns, backtracks) = (Arc::new(Schema::new(columns)), kernel::backtracks(&schema));
+        Ok(Self { path: path.to_owned(), columns, validator, validators, rules, plan, backtracks })
     }
 
     /// What messages call it.

@@ -4,9 +4,13 @@ pub mod arrow;
 pub mod check;
 pub mod contract;
 mod document;
+#[cfg(test)]
+mod fuzz;
 pub mod json;
 mod judge;
 mod kernel;
+mod lists;
+mod serving;
 #[cfg(test)]
 mod suite;
 mod temporal;
