@@ -26,7 +26,7 @@ use crate::{
     arrow,
     contract::{Contract, reach},
     document::{Document, Place, escape},
-    json, judge,
+    json, judge, kernel,
 };
 
 /// No more reasons than this are given for one row.
@@ -130,6 +130,11 @@ impl Rules {
     pub(crate) fn column(&self, name: &str) -> &Rule {
         self.columns.get(name).unwrap_or_else(|| Rule::silent())
     }
+
+    /// True when the schema can see a column.
+    pub(crate) fn sees(&self, name: &str) -> bool {
+        self.seen.as_ref().is_none_or(|seen| seen.contains(name))
+    }
 }
 
 impl Rule {
@@ -137,6 +142,16 @@ impl Rule {
     pub(crate) fn silent() -> &'static Self {
         static SILENT: OnceLock<Rule> = OnceLock::new();
         SILENT.get_or_init(Rule::default)
+    }
+
+    /// The rule of a struct's field.
+    pub(crate) fn field(&self, name: &str) -> &Self {
+        self.fields.get(name).unwrap_or_else(|| Self::silent())
+    }
+
+    /// The rule of a list's items.
+    pub(crate) fn item(&self) -> &Self {
+        self.items.as_deref().unwrap_or_else(|| Self::silent())
     }
 
     fn of_properties<'a>(document: &Document<'a>, places: &[Place<'a>], depth: usize, left: &mut usize) -> HashMap<String, Self> {
@@ -167,9 +182,8 @@ impl Rule {
 fn sees<'a>(document: &Document<'a>, place: &Place<'a>, seen: &mut HashSet<String>, followed: &mut HashSet<String>) -> bool {
     let Some(members) = place.schema.as_object() else { return true };
     members.iter().all(|(keyword, schema)| match keyword.as_str() {
-        "$schema" | "$id" | "id" | "$anchor" | "$comment" | "$defs" | "definitions" | "title" | "description" | "default" | "examples"
-        | "deprecated" | "readOnly" | "writeOnly" | "type" => true,
-        name if name.starts_with("x-") => true,
+        "type" => true,
+        word if !kernel::judges(word) && !matches!(word, "then" | "else") => true,
         "properties" => {
             seen.extend(schema.as_object().into_iter().flatten().map(|(name, _)| name.clone()));
             true
@@ -197,6 +211,7 @@ fn sees<'a>(document: &Document<'a>, place: &Place<'a>, seen: &mut HashSet<Strin
 }
 
 /// One column of a batch as the contract sees it.
+#[derive(Clone)]
 pub(crate) struct Column<'a> {
     pub(crate) field: &'a Field,
     pub(crate) array: &'a dyn Array,
@@ -220,7 +235,7 @@ impl<'a> Rows<'a> {
         let mut columns = Vec::with_capacity(fields.len());
         for (field, array) in fields.iter().zip(batch.columns()) {
             let name = field.name();
-            if rules.seen.as_ref().is_some_and(|seen| !seen.contains(name)) || !names.insert(name) {
+            if !rules.sees(name) || !names.insert(name) {
                 continue;
             }
             let rule = rules.column(name);
@@ -235,10 +250,6 @@ impl<'a> Rows<'a> {
     /// The columns that the contract can see, in the order of their names.
     pub(crate) fn columns(&self) -> &[Column<'a>] {
         &self.columns
-    }
-
-    pub(crate) fn column(&self, name: &str) -> Option<&Column<'a>> {
-        self.columns.binary_search_by(|column| column.field.name().as_str().cmp(name)).ok().map(|at| &self.columns[at])
     }
 
     /// One row as the contract sees it.

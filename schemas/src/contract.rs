@@ -32,6 +32,8 @@ pub struct Contract {
     pub(crate) validators: ValidatorMap,
     pub(crate) rules: Rules,
     pub(crate) plan: kernel::Node,
+    /// A pattern of it needs an engine that can give up.
+    pub(crate) backtracks: bool,
 }
 
 /// Why a text is not a contract.
@@ -78,8 +80,9 @@ impl Contract {
             columns.extend(column);
         }
         let (rules, plan, draft) = (check::Rules::new(&document), kernel::plan(&document), document.draft);
-        let (path, text, columns) = (path.to_owned(), text.to_owned(), Arc::new(Schema::new(columns)));
-        Ok(Self { path, version, text, root: schema, draft, columns, validator, validators, rules, plan })
+        let (columns, backtracks) = (Arc::new(Schema::new(columns)), kernel::backtracks(&schema));
+        let (path, text) = (path.to_owned(), text.to_owned());
+        Ok(Self { path, version, text, root: schema, draft, columns, validator, validators, rules, plan, backtracks })
     }
 
     /// What messages call it.

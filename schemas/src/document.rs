@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use jsonschema::{Draft, ValidatorMap};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A parsed contract, before it is boiled down to validator, types and rules.
 pub(crate) struct Document<'a> {
@@ -91,10 +91,27 @@ impl<'a> Document<'a> {
             return Some(self.top());
         }
         if !fragment.starts_with('/') {
-            return anchor(&self.top(), fragment);
+            return self.anchor(fragment);
         }
         let pointer = percent_decode(fragment)?;
         self.root.pointer(&pointer).map(|schema| Place { pointer, schema })
+    }
+
+    /// The one place with a name of its own: `$anchor` or `$dynamicAnchor` in 2019-09 and later, `$id` or `id` of the form `#name` before.
+    fn anchor(&self, name: &str) -> Option<Place<'a>> {
+        let (words, prefix): (&[&str], &str) = match (self.ref_stands_alone, self.draft) {
+            (false, _) => (&["$anchor", "$dynamicAnchor"], ""),
+            (true, Draft::Draft4) => (&["id"], "#"),
+            (true, _) => (&["$id"], "#"),
+        };
+        let named = |members: &Map<String, Value>| {
+            let text = |word: &&str| members.get(*word).and_then(Value::as_str).and_then(|text| text.strip_prefix(prefix));
+            words.iter().filter_map(text).any(|text| text == name)
+        };
+        let mut found = Vec::new();
+        anchors(&self.top(), &named, &mut found);
+        // Of two of one name only the crate knows which it takes.
+        if found.len() == 1 { found.pop() } else { None }
     }
 
     /// True when the JSON `null` is valid against all of these subschemas. A subschema in which the document cannot be followed
@@ -106,33 +123,32 @@ impl<'a> Document<'a> {
     }
 }
 
-/// True when there is an `$id` (or draft 4's `id`) in it that changes what references mean.
+/// True when there is an `$id` (or draft 4's `id`) in it that changes what references mean, or a `$schema` that changes what keywords do.
 fn has_base(value: &Value) -> bool {
     match value {
         Value::Object(members) => {
             let is_base = |key: &str| members.get(key).and_then(Value::as_str).is_some_and(|id| !id.starts_with('#'));
-            is_base("$id") || is_base("id") || members.values().any(has_base)
+            is_base("$id") || is_base("id") || is_base("$schema") || members.values().any(has_base)
         }
         Value::Array(items) => items.iter().any(has_base),
         _ => false,
     }
 }
 
-/// Finds `$anchor` (2019-09 and later) or `$id`/`id` of the form `#name` (before).
-fn anchor<'a>(place: &Place<'a>, name: &str) -> Option<Place<'a>> {
+/// Collects the places whose schema has a name.
+fn anchors<'a>(place: &Place<'a>, named: &impl Fn(&Map<String, Value>) -> bool, found: &mut Vec<Place<'a>>) {
     match place.schema {
         Value::Object(members) => {
-            let is = |key: &str, prefix: &str| {
-                members.get(key).and_then(Value::as_str).and_then(|text| text.strip_prefix(prefix)).is_some_and(|text| text == name)
-            };
-            if is("$anchor", "") || is("$id", "#") || is("id", "#") {
-                return Some(place.clone());
+            if named(members) {
+                found.push(place.clone());
             }
             let skip = |key: &str| matches!(key, "enum" | "const" | "default" | "examples");
-            members.iter().filter(|(key, _)| !skip(key)).find_map(|(key, schema)| anchor(&place.child(key, schema), name))
+            members.iter().filter(|(key, _)| !skip(key)).for_each(|(key, schema)| anchors(&place.child(key, schema), named, found));
         }
-        Value::Array(items) => items.iter().enumerate().find_map(|(index, schema)| anchor(&place.child(&index.to_string(), schema), name)),
-        _ => None,
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, schema)| anchors(&place.child(&index.to_string(), schema), named, found));
+        }
+        _ => {}
     }
 }
 

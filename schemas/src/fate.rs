@@ -164,7 +164,7 @@ impl<'a> Prover<'a> {
         match node {
             Node::Always(holds) => (*holds).into(),
             Node::Rule(_, part) => of(part),
-            Node::All(parts) => {
+            Node::All(parts) | Node::Schema(_, parts) => {
                 let fate = Fate::all(parts.iter().map(of));
                 if fate != Fate::Open || !self.think(row.columns.len()) {
                     return fate;
@@ -179,9 +179,10 @@ impl<'a> Prover<'a> {
             Node::If(parts) => Fate::either(of(&parts[0]), of(&parts[1]), of(&parts[2])),
             Node::Present(name) => row.present(name),
             Node::Depends(name, others) => Fate::any([row.present(name).not(), Fate::all(others.iter().map(|other| row.present(other)))]),
-            Node::Property(name, pointer, part) => match row.columns.get(name) {
+            Node::When(name, part) => Fate::any([row.present(name).not(), of(part)]),
+            Node::Property(name, part) => match row.columns.get(name) {
                 Some(column) if column.present != Fate::Never => {
-                    let fate = if self.known_to_hold(pointer, &column.cells) { Fate::Always } else { self.of_cell(&column.cells, part) };
+                    let fate = self.of_cell(&column.cells, part);
                     if fate == Fate::Never && column.present == Fate::Open { Fate::Open } else { fate }
                 }
                 _ => Fate::Always,
@@ -190,6 +191,17 @@ impl<'a> Prover<'a> {
                 let others = row.columns.iter().filter(|(name, _)| !names.contains(*name));
                 Fate::all(others.map(|(_, column)| column.present.not()))
             }
+            Node::Size(least, most) => {
+                let count = |fate: Fate| row.columns.values().filter(|column| column.present == fate).count() as u64;
+                let (from, to) = (count(Fate::Always), count(Fate::Always) + count(Fate::Open));
+                match (*least <= from && to <= *most, to < *least || *most < from) {
+                    (true, _) => Fate::Always,
+                    (_, true) => Fate::Never,
+                    _ => Fate::Open,
+                }
+            }
+            // A row is an object.
+            Node::Types(types) => types.object.into(),
             _ => Fate::Open,
         }
     }
@@ -203,7 +215,8 @@ impl<'a> Prover<'a> {
         match node {
             Node::Always(holds) => (*holds).into(),
             Node::Rule(pointer, part) => self.of_keyword(cells, pointer, part),
-            Node::All(parts) => {
+            Node::Schema(pointer, _) if self.known_to_hold(pointer, cells) => Fate::Always,
+            Node::All(parts) | Node::Schema(_, parts) => {
                 let fate = Fate::all(parts.iter().map(of));
                 let mut both = cells.clone();
                 if fate == Fate::Open {
@@ -246,11 +259,11 @@ impl<'a> Prover<'a> {
             (Node::Types(types), cells::ARRAY) => types.array.into(),
             (Node::Types(types), _) => types.object.into(),
             (Node::Values(values), kind) => of_values(cells, kind, values),
-            (Node::Bound(bound, _), cells::INTEGER) => {
+            (Node::Bound(bound), cells::INTEGER) => {
                 let ((least, most), (from, to)) = (bound.whole, cells.whole);
                 range(least <= from && to <= most, to < least || most < from)
             }
-            (Node::Bound(bound, _), cells::FLOAT) => match bound.limit {
+            (Node::Bound(bound), cells::FLOAT) => match bound.limit {
                 // What holds at both ends holds between them.
                 Some(limit) => {
                     let ends = [bound.holds(limit, cells.float.0), bound.holds(limit, cells.float.1)];
@@ -265,13 +278,29 @@ impl<'a> Prover<'a> {
                 multiples.settle();
                 range(*divisor == 1 || cells.multiples.iter().any(divides), multiples.kinds & cells::INTEGER == 0)
             }
-            (Node::Multiple(_), cells::FLOAT) => Fate::Open,
+            (Node::Multiple(_), cells::FLOAT) | (Node::Fraction(_), cells::INTEGER | cells::FLOAT) => Fate::Open,
             (Node::Length(least, most), cells::STRING) => {
                 let (from, to) = cells.length;
                 range(*least <= from && to <= *most, to < *least || *most < from)
             }
-            (Node::Format(..), cells::STRING) => Fate::Open,
-            (Node::Bound(..) | Node::Multiple(_) | Node::Length(..) | Node::Format(..), _) => Fate::Always,
+            (Node::Format(..) | Node::Pattern(_), cells::STRING) => Fate::Open,
+            (Node::Bound(_) | Node::Multiple(_) | Node::Fraction(_) | Node::Length(..) | Node::Format(..) | Node::Pattern(_), _) => {
+                Fate::Always
+            }
+            (Node::Items(..) | Node::Prefix(_) | Node::Contains(..) | Node::Count(..) | Node::Unique, kind) if kind != cells::ARRAY => {
+                Fate::Always
+            }
+            (
+                Node::Depends(..)
+                | Node::Property(..)
+                | Node::Matching(..)
+                | Node::Closed(_)
+                | Node::Others(..)
+                | Node::Names(_)
+                | Node::Present(_)
+                | Node::Size(..),
+                kind,
+            ) if kind != cells::OBJECT => Fate::Always,
             (Node::Crate(pointer), _) if self.known_to_hold(pointer, cells) => Fate::Always,
             _ => Fate::Open,
         }
@@ -280,7 +309,9 @@ impl<'a> Prover<'a> {
     /// A keyword as a schema of its own, where all depends on its word and on the value, and a null passes.
     fn keyword(&self, pointer: &str) -> Option<(Draft, Value)> {
         let (_, word) = pointer.rsplit_once('/')?;
-        let value = self.contract.root.pointer(pointer).filter(|_| ["format", "multipleOf", "pattern"].contains(&word))?;
+        // What an engine gave up on is judged row by row.
+        let plain = ["format", "multipleOf", "pattern"].contains(&word) && !self.contract.backtracks;
+        let value = self.contract.root.pointer(pointer).filter(|_| plain)?;
         Some((self.contract.draft, Value::Object(Map::from_iter([(word.to_owned(), value.clone())]))))
     }
 
@@ -298,6 +329,9 @@ impl<'a> Prover<'a> {
     /// A subschema without what only describes, its references followed: the same for two that say the same in the same words. None where it
     /// leads back to itself, or is too long to think of.
     fn canonical(&self, pointer: &str) -> Option<Value> {
+        if self.contract.backtracks {
+            return None;
+        }
         self.plain(self.contract.root.pointer(pointer)?, 0)
     }
 
@@ -344,7 +378,9 @@ impl<'a> Prover<'a> {
         match node {
             Node::Always(holds) => row.dead |= !holds,
             Node::Rule(_, part) => self.suppose(row, part),
-            Node::All(parts) => {
+            Node::Types(types) => row.dead |= !types.object,
+            Node::When(name, part) if row.present(name) == Fate::Always => self.suppose(row, part),
+            Node::All(parts) | Node::Schema(_, parts) => {
                 // What a later part says may bear on an earlier one.
                 for part in parts.iter().chain(parts) {
                     self.suppose(row, part);
@@ -375,12 +411,9 @@ impl<'a> Prover<'a> {
                     row.dead |= column.present == Fate::Never;
                 }
             }
-            Node::Property(name, pointer, part) if row.present(name) != Fate::Never => {
+            Node::Property(name, part) if row.present(name) != Fate::Never => {
                 let column = row.at(name);
                 self.suppose_cell(&mut column.cells, part);
-                if let Some(schema) = self.canonical(pointer) {
-                    column.cells.is((self.contract.draft, schema));
-                }
                 row.dead |= column.settle();
             }
             Node::Closed(names) => {
@@ -427,6 +460,12 @@ impl<'a> Prover<'a> {
                 self.suppose_cell(cells, part);
             }
             Node::All(parts) => parts.iter().for_each(|part| self.suppose_cell(cells, part)),
+            Node::Schema(pointer, parts) => {
+                if let Some(schema) = self.canonical(pointer) {
+                    cells.is((self.contract.draft, schema));
+                }
+                parts.iter().for_each(|part| self.suppose_cell(cells, part));
+            }
             Node::Any(parts) | Node::One(parts) => self.suppose_any_cell(cells, parts.iter()),
             Node::If(parts) => match self.of_cell(cells, &parts[0]) {
                 Fate::Always => self.suppose_cell(cells, &parts[1]),
@@ -444,7 +483,7 @@ impl<'a> Prover<'a> {
             }
             Node::Types(types) => cells.typed(*types),
             Node::Values(values) => cells.one_of(values),
-            Node::Bound(bound, _) => cells.bounded(*bound),
+            Node::Bound(bound) => cells.bounded(*bound),
             Node::Multiple(divisor) => cells.divides(*divisor),
             Node::Length(least, most) => cells.long((*least, *most)),
             Node::Crate(pointer) => {
@@ -471,7 +510,7 @@ impl<'a> Prover<'a> {
 pub(crate) fn inner(node: &Node) -> &Node {
     match node {
         Node::Rule(_, part) => inner(part),
-        Node::All(parts) if parts.len() == 1 => inner(&parts[0]),
+        Node::All(parts) | Node::Schema(_, parts) if parts.len() == 1 => inner(&parts[0]),
         node => node,
     }
 }

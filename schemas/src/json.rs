@@ -150,7 +150,7 @@ pub(crate) fn fill(field: &Field, array: &dyn Array, row: usize, rule: Option<&R
         Cell::Struct(fields, columns) => {
             let mut object = Map::with_capacity(fields.len());
             for (field, column) in fields.iter().zip(columns) {
-                let inner = rule.and_then(|rule| rule.fields.get(field.name()));
+                let inner = rule.map(|rule| rule.field(field.name()));
                 let mut value = Value::Null;
                 fill(field, column, row, inner, &mut value);
                 if !value.is_null() || rule.is_none() || inner.is_some_and(|inner| inner.null) {

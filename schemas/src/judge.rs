@@ -1,130 +1,76 @@
-//! Follows a contract's plan over the columns of a batch: the verdict on every row at once. Whether a kernel serves a column's type is seen
-//! here, when the column comes; one that it does not serve goes to the validator of the property's own subschema, cell by cell. Which
-//! cells a contract sees, and why a row fails, is `check`'s.
+//! Follows a contract's plan over the columns of a batch: the verdict on every row at once. Where no kernel
+//! serves a column, the cells go to the validator of the schema that says so, one by one. The fields of structs and
+//! the items of lists are columns too. Which cells a contract sees, and why a row fails, is `check`'s.
 
-use std::collections::HashSet;
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, HashSet},
+};
 
 use ::arrow::{
-    array::{Array, AsArray, PrimitiveArray},
-    buffer::BooleanBuffer,
+    array::{Array, ArrayAccessor, AsArray, BooleanBufferBuilder, NullArray, PrimitiveArray},
+    buffer::{BooleanBuffer, NullBuffer},
     datatypes::{
         ArrowPrimitiveType, DataType, Date32Type, Decimal32Type, Decimal64Type, Decimal128Type, Float16Type, Float32Type, Float64Type,
-        Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampSecondType,
-        UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+        Int8Type, Int16Type, Int32Type, Int64Type, Time32MillisecondType, Time32SecondType, Time64MicrosecondType, Time64NanosecondType,
+        TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type,
+        UInt32Type, UInt64Type,
     },
 };
 use jsonschema::Validator;
 use serde_json::Value;
 
 use crate::{
-    arrow::is_json_text,
     check::{Column, Rows},
     contract::Contract,
     json,
-    kernel::{Bound, EXACT, Node, Types},
-    scan,
+    kernel::{Asked, Bound, Choices, EXACT, Node, Types},
+    lists::Lists,
+    serving::{Class, Values, by_kernels, class, scale},
 };
 
+/// Texts whose verdict is remembered while a column is checked.
+const KNOWN_MAX: usize = 4096;
+/// Decimals of more digits than 15 may have another decimal nearer to their float.
+const DIGITS: i128 = 1_000_000_000_000_000;
 /// The days, since 1970, of the years that RFC 3339 can write.
 const DAYS: std::ops::RangeInclusive<i32> = -719_162..=2_932_896;
 /// The seconds of the same years.
 const SECONDS: std::ops::RangeInclusive<i64> = -719_162 * 86_400..=2_932_897 * 86_400 - 1;
 
-/// What a column's cells are as JSON, as far as a kernel has to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Null,
-    Boolean,
-    Integer,
-    Float64,
-    /// A float that is shown by the shortest digits of its own width.
-    Float,
-    Decimal,
-    Text,
-    /// Text that is made from something else.
-    Written,
-    Array,
-    Object,
-    /// Not known before a cell is looked at.
-    Open,
-}
-
-fn class(column: &Column<'_>) -> Class {
-    use DataType::*;
-    match column.array.data_type() {
-        Null => Class::Null,
-        Boolean => Class::Boolean,
-        Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 => Class::Integer,
-        Float64 => Class::Float64,
-        Float16 | Float32 => Class::Float,
-        Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..) => Class::Decimal,
-        Utf8 | LargeUtf8 | Utf8View if is_json_text(column.field) || column.rule.json_text => Class::Open,
-        Utf8 | LargeUtf8 | Utf8View => Class::Text,
-        Binary | LargeBinary | BinaryView | FixedSizeBinary(_) | Date32 | Date64 | Time32(_) | Time64(_) | Timestamp(..) | Duration(_)
-        | Interval(_) => Class::Written,
-        List(_) | LargeList(_) | ListView(_) | LargeListView(_) | FixedSizeList(..) => Class::Array,
-        Struct(_) | Map(..) => Class::Object,
-        Dictionary(..) | RunEndEncoded(..) | Union(..) => Class::Open,
-    }
-}
-
-/// True where kernels decide all of a plan for a column.
-fn serves(node: &Node, column: &Column<'_>, class: Class) -> bool {
-    let data_type = column.array.data_type();
-    let whole = |value: &Value| value.is_i64() || value.is_u64();
-    match node {
-        _ if class == Class::Open => false,
-        Node::Always(_) => true,
-        Node::Rule(_, part) => serves(part, column, class),
-        Node::All(parts) | Node::Any(parts) | Node::One(parts) => parts.iter().all(|part| serves(part, column, class)),
-        Node::Not(part) => serves(part, column, class),
-        Node::If(parts) => parts.iter().all(|part| serves(part, column, class)),
-        Node::Types(types) => !matches!(class, Class::Float64 | Class::Float | Class::Decimal) || types.number || !types.integer,
-        Node::Values(values) => match class {
-            Class::Integer => values.iter().all(|value| !value.is_number() || whole(value)),
-            Class::Null | Class::Boolean | Class::Text => true,
-            _ => false,
-        },
-        Node::Bound(bound, _) => match class {
-            Class::Float64 => bound.limit.is_some(),
-            Class::Float => false,
-            Class::Decimal => {
-                let scaled = match data_type {
-                    DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale) => Some(*scale),
-                    _ => None,
-                };
-                bound.limit.is_some() && scaled.is_some_and(|scale| (0..=15).contains(&scale))
-            }
-            _ => true,
-        },
-        Node::Multiple(_) => !matches!(class, Class::Float64 | Class::Float | Class::Decimal),
-        // A float that is no number is text.
-        Node::Length(..) => !matches!(class, Class::Float64 | Class::Float | Class::Written),
-        Node::Format(format, _) => match (class, data_type) {
-            (Class::Written, DataType::Date32) => format == "date",
-            (Class::Written, DataType::Timestamp(_, Some(_))) => format == "date-time",
-            (Class::Text | Class::Written | Class::Float64 | Class::Float, _) => false,
-            _ => true,
-        },
-        Node::Present(_) | Node::Depends(..) | Node::Property(..) | Node::Closed(_) | Node::Crate(_) => false,
-    }
-}
-
 /// Judges every row of a batch.
 pub(crate) fn judge(contract: &Contract, rows: &mut Rows<'_>, count: usize) -> BooleanBuffer {
-    Judge { contract, count }.row(&contract.plan, rows)
-}
-
-struct Judge<'a> {
-    contract: &'a Contract,
-    count: usize,
-}
-
-impl Judge<'_> {
-    fn all(&self, value: bool) -> BooleanBuffer {
-        if value { BooleanBuffer::new_set(self.count) } else { BooleanBuffer::new_unset(self.count) }
+    let members = rows.columns().to_vec();
+    let values = Values { count, class: Class::Object, column: None, members: Some(members) };
+    let judge = Judge { contract, rows: RefCell::new(rows), doubt: Cell::new(false) };
+    let judged = judge.node(&contract.plan, &values);
+    match judge.doubt.get() {
+        false => judged,
+        // The crate judges a row for every way in which a match that its engine gave up on may have ended; parts of a row do not add up to that.
+        true => judge.rows_by_crate(&contract.validator, count),
     }
+}
 
+struct Judge<'j, 'a> {
+    contract: &'j Contract,
+    rows: RefCell<&'j mut Rows<'a>>,
+    /// A match was not finished.
+    doubt: Cell<bool>,
+}
+
+fn all(count: usize, value: bool) -> BooleanBuffer {
+    if value { BooleanBuffer::new_set(count) } else { BooleanBuffer::new_unset(count) }
+}
+
+/// Where a property is present.
+fn present(column: Option<&Column<'_>>, count: usize) -> BooleanBuffer {
+    match column {
+        None => all(count, false),
+        Some(column) => column.absent.as_ref().map_or_else(|| all(count, true), |nulls| nulls.inner().clone()),
+    }
+}
+
+impl Judge<'_, '_> {
     fn validator(&self, pointer: &str) -> &Validator {
         match pointer {
             "" => &self.contract.validator,
@@ -133,123 +79,239 @@ impl Judge<'_> {
         }
     }
 
-    /// What is the same for rows and cells.
-    fn combine(&self, node: &Node, mut judge: impl FnMut(&Node) -> BooleanBuffer) -> BooleanBuffer {
+    fn node(&self, node: &Node, values: &Values<'_>) -> BooleanBuffer {
         match node {
-            Node::Always(value) => self.all(*value),
-            Node::Rule(_, part) => judge(part),
-            Node::All(parts) => parts.iter().fold(self.all(true), |all, part| &all & &judge(part)),
-            Node::Any(parts) => parts.iter().fold(self.all(false), |any, part| &any | &judge(part)),
+            Node::Schema(pointer, parts) if !by_kernels(parts, values) => self.by_crate(values, pointer, |_| None),
+            Node::Schema(pointer, parts) => {
+                parts.iter().fold(all(values.count, true), |all, part| &all & &self.part(part, values, pointer))
+            }
+            Node::Crate(pointer) => self.by_crate(values, pointer, |_| None),
+            node => self.part(node, values, ""),
+        }
+    }
+
+    /// One keyword of the schema under a pointer.
+    fn part(&self, node: &Node, values: &Values<'_>, pointer: &str) -> BooleanBuffer {
+        let count = values.count;
+        match node {
+            Node::Always(value) => all(count, *value),
+            Node::Rule(_, part) => self.part(part, values, pointer),
+            Node::Schema(..) | Node::Crate(_) => self.node(node, values),
+            Node::All(parts) => parts.iter().fold(all(count, true), |all, part| &all & &self.part(part, values, pointer)),
+            Node::Any(parts) => parts.iter().fold(all(count, false), |any, part| &any | &self.node(part, values)),
             Node::One(parts) => {
-                let (mut one, mut more) = (self.all(false), self.all(false));
+                let (mut one, mut more) = (all(count, false), all(count, false));
                 for part in parts {
-                    let part = judge(part);
+                    let part = self.node(part, values);
                     more = &more | &(&one & &part);
                     one = &one | &part;
                 }
                 &one & &!&more
             }
-            Node::Not(part) => !&judge(part),
+            Node::Not(part) => !&self.node(part, values),
             Node::If(parts) => {
                 let [when, then, other] = &**parts;
-                let (when, then, other) = (judge(when), judge(then), judge(other));
+                let (when, then, other) = (self.node(when, values), self.node(then, values), self.node(other, values));
                 &(&when & &then) | &(&!&when & &other)
             }
-            other => unreachable!("{other:?} is judged by row or by cell"),
-        }
-    }
-
-    fn row(&self, node: &Node, rows: &mut Rows<'_>) -> BooleanBuffer {
-        match node {
-            Node::Present(name) => self.present(rows.column(name)),
-            Node::Depends(name, others) => {
-                let all = others.iter().fold(self.all(true), |all, other| &all & &self.present(rows.column(other)));
-                &all | &!&self.present(rows.column(name))
+            // An object that is null is judged by its type and its values alone.
+            Node::When(name, part) => {
+                let absent = !&self.of_objects(&Node::Present(name.clone()), values, false);
+                &absent | &self.node(part, values)
             }
-            Node::Property(name, pointer, node) => match rows.column(name) {
-                None => self.all(true),
-                Some(column) => {
-                    let class = class(column);
-                    let judged = match serves(node, column, class) {
-                        true => self.cell(node, column, class),
-                        false => self.by_crate(column, pointer, |_| None),
-                    };
-                    match &column.absent {
-                        None => judged,
-                        Some(nulls) => &judged | &!nulls.inner(),
-                    }
-                }
+            Node::Present(_)
+            | Node::Depends(..)
+            | Node::Property(..)
+            | Node::Matching(..)
+            | Node::Closed(_)
+            | Node::Others(..)
+            | Node::Names(_)
+            | Node::Size(..) => self.of_objects(node, values, true),
+            Node::Items(..) | Node::Prefix(_) | Node::Contains(..) | Node::Count(..) | Node::Unique => self.of_lists(node, values),
+            node => match values.column {
+                Some(column) => self.cell(node, column, values.class, pointer),
+                None => all(count, if let Node::Types(types) = node { types.object } else { true }),
             },
-            Node::Closed(names) => {
-                let others = rows.columns().iter().filter(|column| !names.contains(column.field.name()));
-                others.fold(self.all(true), |none, column| &none & &!&self.present(Some(column)))
+        }
+    }
+
+    /// What is asked of objects; `other` is the answer about values that are none.
+    fn of_objects(&self, node: &Node, values: &Values<'_>, other: bool) -> BooleanBuffer {
+        let count = values.count;
+        let (Class::Object, Some(members)) = (values.class, &values.members) else { return all(count, other) };
+        let each = |node: &Node, of: &dyn Fn(&str) -> bool| {
+            let some = members.iter().filter(|column| of(column.field.name()));
+            some.fold(all(count, true), |all, column| &all & &self.property(node, column))
+        };
+        let without = |of: &dyn Fn(&str) -> bool| {
+            let some = members.iter().filter(|column| of(column.field.name()));
+            some.fold(all(count, true), |none, column| &none & &!&present(Some(column), count))
+        };
+        let judged = match node {
+            Node::Present(name) => present(values.member(name), count),
+            Node::Depends(name, others) => {
+                let others = others.iter().fold(all(count, true), |all, other| &all & &present(values.member(other), count));
+                &others | &!&present(values.member(name), count)
             }
-            Node::Crate(pointer) => {
+            Node::Property(name, node) => values.member(name).map_or_else(|| all(count, true), |column| self.property(node, column)),
+            Node::Matching(pattern, node) => each(node, &|name| self.matches(pattern, name)),
+            Node::Closed(names) => without(&|name| !names.contains(name)),
+            Node::Others(names, patterns, node) => {
+                each(node, &|name| !names.contains(name) && !patterns.iter().any(|pattern| self.matches(pattern, name)))
+            }
+            Node::Names(pointer) => {
+                self.doubt.set(self.doubt.get() | self.contract.backtracks);
                 let validator = self.validator(pointer);
-                BooleanBuffer::collect_bool(self.count, |row| validator.is_valid(rows.at(row)))
+                without(&|name| !validator.is_valid(&Value::from(name)))
             }
-            node => self.combine(node, |part| self.row(part, rows)),
-        }
-    }
-
-    /// Where a property is present.
-    fn present(&self, column: Option<&Column<'_>>) -> BooleanBuffer {
-        match column {
-            None => self.all(false),
-            Some(column) => column.absent.as_ref().map_or_else(|| self.all(true), |nulls| nulls.inner().clone()),
-        }
-    }
-
-    /// Asks the crate about the cells that are not decided.
-    fn by_crate(&self, column: &Column<'_>, pointer: &str, decided: impl Fn(usize) -> Option<bool>) -> BooleanBuffer {
-        let validator = self.validator(pointer);
-        let absent = |row: usize| column.absent.as_ref().is_some_and(|nulls| nulls.is_null(row));
-        let mut slot = Value::Null;
-        if class(column) == Class::Text {
-            let null = validator.is_valid(&Value::Null);
-            let decided = |row: usize| match column.array.is_null(row) {
-                true => Some(null || absent(row)),
-                false => decided(row),
-            };
-            return scan::remembered(column.array, decided, |text| {
-                json::reuse(&mut slot).push_str(text);
-                validator.is_valid(&slot)
-            });
-        }
-        BooleanBuffer::collect_bool(self.count, |row| {
-            absent(row)
-                || decided(row).unwrap_or_else(|| {
-                    json::fill(column.field, column.array, row, Some(column.rule), &mut slot);
-                    validator.is_valid(&slot)
+            Node::Size(least, most) => {
+                let absent: Vec<_> = members.iter().filter_map(|column| column.absent.as_ref()).collect();
+                let always = members.len() - absent.len();
+                BooleanBuffer::collect_bool(count, |row| {
+                    let size = always + absent.iter().filter(|nulls| nulls.is_valid(row)).count();
+                    (*least..=*most).contains(&(size as u64))
                 })
+            }
+            other => unreachable!("{other:?} is not about objects"),
+        };
+        match nulls(values) {
+            None => judged,
+            Some(nulls) if other => &judged | &!nulls.inner(),
+            Some(nulls) => &judged & nulls.inner(),
+        }
+    }
+
+    fn matches(&self, pattern: &Asked, name: &str) -> bool {
+        pattern.holds(&Value::from(name)).unwrap_or_else(|| {
+            self.doubt.set(true);
+            false
         })
     }
 
-    fn cell(&self, node: &Node, column: &Column<'_>, class: Class) -> BooleanBuffer {
-        let array = column.array;
+    /// A property's cells, and nothing where it is absent.
+    fn property(&self, node: &Node, column: &Column<'_>) -> BooleanBuffer {
+        let judged = self.column(node, column);
+        match &column.absent {
+            None => judged,
+            Some(nulls) => &judged | &!nulls.inner(),
+        }
+    }
+
+    fn column(&self, node: &Node, column: &Column<'_>) -> BooleanBuffer {
+        if let Some(dictionary) = column.array.as_any_dictionary_opt().filter(|dictionary| dictionary.values().len() <= dictionary.len()) {
+            // Each of its values once.
+            let values = dictionary.values();
+            let judged = self.column(node, &Column { array: values, absent: None, ..*column });
+            let null = self.column(node, &Column { array: &NullArray::new(1), absent: None, ..*column }).value(0);
+            if values.is_empty() {
+                return all(column.array.len(), null);
+            }
+            let (keys, nulls) = (dictionary.normalized_keys(), dictionary.nulls());
+            return BooleanBuffer::collect_bool(keys.len(), |row| {
+                if nulls.is_some_and(|nulls| nulls.is_null(row)) { null } else { judged.value(keys[row]) }
+            });
+        }
+        self.node(node, &Values::of_column(column))
+    }
+
+    fn of_lists(&self, node: &Node, values: &Values<'_>) -> BooleanBuffer {
+        let (Class::Array, Some(column)) = (values.class, values.column) else { return all(values.count, true) };
+        let Some(lists) = Lists::of(column.array) else { unreachable!("no kernel serves it") };
+        let (field, rule) = (lists.field, column.rule.item());
+        let judged = |node: &Node, items: &dyn Array| self.column(node, &Column { field, array: items, rule, absent: None });
+        let judged = match node {
+            Node::Items(from, node) => lists.all(&judged(node, &lists.items), *from),
+            Node::Prefix(nodes) => nodes.iter().enumerate().fold(all(values.count, true), |all, (place, node)| {
+                let Some(items) = lists.at(place) else { unreachable!("items are taken from where they are") };
+                &all & &lists.placed(&judged(node, &items), place)
+            }),
+            Node::Contains(least, most, node) => lists.some(&judged(node, &lists.items), *least, *most),
+            Node::Count(least, most) => lists.counted(*least, *most),
+            _ => lists.unique().unwrap_or_else(|| unreachable!("no kernel serves it")),
+        };
+        match nulls(values) {
+            None => judged,
+            Some(nulls) => &judged | &!nulls.inner(),
+        }
+    }
+
+    fn rows_by_crate(&self, validator: &Validator, count: usize) -> BooleanBuffer {
+        let mut rows = self.rows.borrow_mut();
+        BooleanBuffer::collect_bool(count, |row| validator.is_valid(rows.at(row)))
+    }
+
+    /// Asks the crate about the values that are not decided.
+    fn by_crate(&self, values: &Values<'_>, pointer: &str, decided: impl Fn(usize) -> Option<bool>) -> BooleanBuffer {
+        if self.contract.backtracks {
+            // What it says may rest on a match that was not finished.
+            self.doubt.set(true);
+            return all(values.count, false);
+        }
+        let validator = self.validator(pointer);
+        match values.column {
+            None => self.rows_by_crate(validator, values.count),
+            Some(column) => cells_by_crate(column, &|value| validator.is_valid(value), decided),
+        }
+    }
+
+    fn cell(&self, node: &Node, column: &Column<'_>, class: Class, pointer: &str) -> BooleanBuffer {
+        let (array, count) = (column.array, column.array.len());
+        let numbers = |decided: &dyn Fn(usize) -> Option<bool>| {
+            self.by_crate(&Values { count, class, column: Some(column), members: None }, pointer, decided)
+        };
         let (judged, null) = match node {
             Node::Types(types) => (self.types(*types, array, class), types.null),
-            Node::Values(values) => (self.values(values, array, class), values.iter().any(Value::is_null)),
-            Node::Bound(bound, pointer) => (self.bound(*bound, pointer, column, class), true),
-            Node::Multiple(divisor) => match class {
-                Class::Integer => (scan::divided(array, *divisor), true),
-                _ => return self.all(true),
+            Node::Values(values) => (self.values(values, array, class, &numbers), values.iter().any(Value::is_null)),
+            Node::Bound(bound) => (self.bound(*bound, array, class, &numbers), true),
+            Node::Multiple(divisor) => {
+                let by = i128::from(*divisor);
+                match class {
+                    Class::Integer => (self.whole(array, |value| value % by == 0), true),
+                    Class::Float64 => {
+                        let values = array.as_primitive::<Float64Type>().values();
+                        #[expect(clippy::cast_precision_loss, reason = "no kernel serves larger ones")]
+                        let by = *divisor as f64;
+                        let decided = |value: f64| {
+                            // What is no number is text.
+                            (!value.is_finite())
+                                .then_some(true)
+                                .or_else(|| (value.abs() < 9e15).then(|| value.fract() == 0.0 && value % by == 0.0))
+                        };
+                        (numbers(&|row| decided(values[row])), true)
+                    }
+                    Class::Decimal => (
+                        numbers(&decimals(array, |digits, scale| {
+                            let unit = by.checked_mul(10_i128.pow(scale))?;
+                            Some(digits % unit == 0)
+                        })),
+                        true,
+                    ),
+                    _ => return all(count, true),
+                }
+            }
+            Node::Fraction(fraction) => match class {
+                Class::Integer => {
+                    let mut wholes = Vec::with_capacity(count);
+                    each_whole(array, |value| wholes.push(value));
+                    (numbers(&|row| if wholes[row].abs() < EXACT { fraction.divides(wholes[row], 0) } else { None }), true)
+                }
+                Class::Decimal => (numbers(&decimals(array, |digits, scale| fraction.divides(digits, scale))), true),
+                _ => return all(count, true),
             },
             Node::Length(least, most) => match class {
-                Class::Text => (scan::lengths(array, *least, *most), true),
-                _ => return self.all(true),
+                Class::Text => (self.text(array, |text| length_within(text, *least, *most)), true),
+                _ => return all(count, true),
             },
-            Node::Format(_, pointer) => match class {
-                Class::Written => {
-                    let writable = writable(array);
-                    match writable.count_set_bits() == self.count {
-                        true => (writable, true),
-                        false => (self.by_crate(column, pointer, |row| writable.value(row).then_some(true)), true),
-                    }
-                }
-                _ => return self.all(true),
+            Node::Pattern(asked) => match class {
+                Class::Text => (self.asked(asked, column), true),
+                _ => return all(count, true),
             },
-            node => return self.combine(node, |part| self.cell(part, column, class)),
+            Node::Format(_, asked) => match class {
+                Class::Text => (self.asked(asked, column), true),
+                Class::Written => (numbers(&|row| writable(array, row).then_some(true)), true),
+                _ => return all(count, true),
+            },
+            other => unreachable!("{other:?} is not about cells"),
         };
         // Under a null stands any value.
         match (array.logical_nulls().filter(|nulls| nulls.null_count() > 0), null) {
@@ -259,19 +321,29 @@ impl Judge<'_> {
         }
     }
 
+    /// Asks the crate about each text.
+    fn asked(&self, asked: &Asked, column: &Column<'_>) -> BooleanBuffer {
+        let holds = |value: &Value| {
+            // Under a null stands what nobody sees.
+            value.is_null()
+                || asked.holds(value).unwrap_or_else(|| {
+                    self.doubt.set(true);
+                    false
+                })
+        };
+        cells_by_crate(column, &holds, |_| None)
+    }
+
     fn types(&self, types: Types, array: &dyn Array, class: Class) -> BooleanBuffer {
         let finite =
-            |is: &dyn Fn(usize) -> bool| BooleanBuffer::collect_bool(self.count, |row| if is(row) { types.number } else { types.string });
+            |is: &dyn Fn(usize) -> bool| BooleanBuffer::collect_bool(array.len(), |row| if is(row) { types.number } else { types.string });
         match class {
-            Class::Null => self.all(types.null),
-            Class::Boolean => self.all(types.boolean),
-            Class::Integer => self.all(types.integer || types.number),
+            Class::Null => all(array.len(), types.null),
+            Class::Boolean => all(array.len(), types.boolean),
+            Class::Integer => all(array.len(), types.integer || types.number),
             Class::Float64 => {
                 let values = array.as_primitive::<Float64Type>().values();
-                match (types.number, types.string) {
-                    (true, false) => scan::every(values, f64::is_finite),
-                    _ => finite(&|row| values[row].is_finite()),
-                }
+                finite(&|row| values[row].is_finite())
             }
             Class::Float if array.data_type() == &DataType::Float16 => {
                 let values = array.as_primitive::<Float16Type>().values();
@@ -281,103 +353,199 @@ impl Judge<'_> {
                 let values = array.as_primitive::<Float32Type>().values();
                 finite(&|row| values[row].is_finite())
             }
-            Class::Decimal => self.all(types.number),
-            Class::Text | Class::Written => self.all(types.string),
-            Class::Array => self.all(types.array),
-            Class::Object => self.all(types.object),
+            Class::Decimal => all(array.len(), types.number),
+            Class::Text | Class::Written => all(array.len(), types.string),
+            Class::Array => all(array.len(), types.array),
+            Class::Object => all(array.len(), types.object),
             Class::Open => unreachable!("no kernel serves it"),
         }
     }
 
-    fn values(&self, values: &[Value], array: &dyn Array, class: Class) -> BooleanBuffer {
+    fn values(&self, values: &Choices, array: &dyn Array, class: Class, numbers: Numbers<'_>) -> BooleanBuffer {
+        let floats = values.floats.as_deref().unwrap_or_default();
         match class {
             Class::Boolean => {
                 let (yes, no) = (values.contains(&Value::Bool(true)), values.contains(&Value::Bool(false)));
                 let array = array.as_boolean();
-                BooleanBuffer::collect_bool(self.count, |row| if array.value(row) { yes } else { no })
+                BooleanBuffer::collect_bool(array.len(), |row| if array.value(row) { yes } else { no })
             }
-            Class::Integer => {
-                let whole = |value: &Value| value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
-                let values: HashSet<i128> = values.iter().filter_map(whole).collect();
-                self.whole(array, |value| values.contains(&value))
+            Class::Integer => self.whole(array, |value| values.whole.contains(&value)),
+            Class::Float64 => {
+                let text = |value: f64| match value {
+                    value if value.is_nan() => "NaN",
+                    value if value > 0.0 => "Infinity",
+                    _ => "-Infinity",
+                };
+                let numbers = array.as_primitive::<Float64Type>().values();
+                BooleanBuffer::collect_bool(array.len(), |row| match numbers[row] {
+                    number if number.is_finite() => floats.contains(&number),
+                    other => values.iter().any(|value| value.as_str() == Some(text(other))),
+                })
             }
-            Class::Text => scan::among(array, &values.iter().filter_map(Value::as_str).collect::<Vec<_>>()),
+            Class::Decimal => numbers(&decimals(array, |digits, scale| float(digits, scale).map(|value| floats.contains(&value)))),
+            Class::Text => {
+                let texts: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
+                match texts.len() {
+                    0..=8 => self.text(array, |text| texts.contains(&text)),
+                    _ => {
+                        let texts: HashSet<&str> = texts.into_iter().collect();
+                        self.text(array, |text| texts.contains(text))
+                    }
+                }
+            }
             // All of them null.
-            _ => self.all(false),
+            _ => all(array.len(), false),
         }
     }
 
-    fn bound(&self, bound: Bound, pointer: &str, column: &Column<'_>, class: Class) -> BooleanBuffer {
-        let (array, limit) = (column.array, bound.limit.unwrap_or_default());
+    fn bound(&self, bound: Bound, array: &dyn Array, class: Class, numbers: Numbers<'_>) -> BooleanBuffer {
+        let limit = bound.limit.unwrap_or_default();
         match class {
-            Class::Integer => scan::within(array, bound.whole),
+            Class::Integer => self.whole(array, |value| (bound.whole.0..=bound.whole.1).contains(&value)),
             Class::Float64 => {
                 let values = array.as_primitive::<Float64Type>().values();
-                scan::every(values, |value| !value.is_finite() | bound.holds(limit, value))
+                BooleanBuffer::collect_bool(array.len(), |row| !values[row].is_finite() || bound.holds(limit, values[row]))
             }
-            Class::Decimal => {
-                let decided = |digits: i128, scale: i8| {
-                    // Both are floats exactly, so that their quotient is the float nearest to the decimal, as the crate is shown it.
-                    #[expect(clippy::cast_precision_loss, reason = "checked to be exact")]
-                    (digits.abs() < EXACT).then(|| bound.holds(limit, digits as f64 / 10_f64.powi(scale.into())))
-                };
-                match *array.data_type() {
-                    DataType::Decimal32(_, scale) => {
-                        let values = array.as_primitive::<Decimal32Type>().values();
-                        self.by_crate(column, pointer, |row| decided(values[row].into(), scale))
-                    }
-                    DataType::Decimal64(_, scale) => {
-                        let values = array.as_primitive::<Decimal64Type>().values();
-                        self.by_crate(column, pointer, |row| decided(values[row].into(), scale))
-                    }
-                    DataType::Decimal128(_, scale) => {
-                        let values = array.as_primitive::<Decimal128Type>().values();
-                        self.by_crate(column, pointer, |row| decided(values[row], scale))
-                    }
-                    _ => unreachable!("no kernel serves it"),
-                }
-            }
-            _ => self.all(true),
+            Class::Decimal => numbers(&decimals(array, |digits, scale| float(digits, scale).map(|value| bound.holds(limit, value)))),
+            _ => all(array.len(), true),
         }
     }
 
     /// Asks something of every integer.
     fn whole(&self, array: &dyn Array, ask: impl Fn(i128) -> bool) -> BooleanBuffer {
-        fn each<T: ArrowPrimitiveType<Native: Into<i128>>>(array: &PrimitiveArray<T>, ask: impl Fn(i128) -> bool) -> BooleanBuffer {
-            let values = array.values();
-            BooleanBuffer::collect_bool(values.len(), |row| ask(values[row].into()))
-        }
-        match array.data_type() {
-            DataType::Int8 => each::<Int8Type>(array.as_primitive(), ask),
-            DataType::Int16 => each::<Int16Type>(array.as_primitive(), ask),
-            DataType::Int32 => each::<Int32Type>(array.as_primitive(), ask),
-            DataType::Int64 => each::<Int64Type>(array.as_primitive(), ask),
-            DataType::UInt8 => each::<UInt8Type>(array.as_primitive(), ask),
-            DataType::UInt16 => each::<UInt16Type>(array.as_primitive(), ask),
-            DataType::UInt32 => each::<UInt32Type>(array.as_primitive(), ask),
-            _ => each::<UInt64Type>(array.as_primitive(), ask),
-        }
+        let mut answers = BooleanBufferBuilder::new(array.len());
+        each_whole(array, |value| answers.append(ask(value)));
+        answers.finish()
+    }
+
+    /// Asks something of every text.
+    fn text(&self, array: &dyn Array, ask: impl Fn(&str) -> bool) -> BooleanBuffer {
+        let mut answers = BooleanBufferBuilder::new(array.len());
+        each_text(array, |text| answers.append(ask(text)));
+        answers.finish()
     }
 }
 
-/// Where a date or an instant is of a year that RFC 3339 can write.
-fn writable(array: &dyn Array) -> BooleanBuffer {
-    let seconds = |per_second: i64| {
-        let (first, last) = (SECONDS.start() * per_second, SECONDS.end().saturating_mul(per_second).saturating_add(per_second - 1));
-        move |value: i64| (value >= first) & (value <= last)
-    };
+/// Asks the crate about the numbers for which the function has no answer.
+type Numbers<'a> = &'a dyn Fn(&dyn Fn(usize) -> Option<bool>) -> BooleanBuffer;
+
+/// Asks something of the cells that are not decided, each as JSON.
+fn cells_by_crate(column: &Column<'_>, holds: &dyn Fn(&Value) -> bool, decided: impl Fn(usize) -> Option<bool>) -> BooleanBuffer {
+    let mut slot = Value::Null;
+    let mut known: HashMap<String, bool> = HashMap::new();
+    let remembers = matches!(class(column), Class::Text | Class::Written);
+    BooleanBuffer::collect_bool(column.array.len(), |row| {
+        if column.absent.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+            return true;
+        }
+        if let Some(decided) = decided(row) {
+            return decided;
+        }
+        json::fill(column.field, column.array, row, Some(column.rule), &mut slot);
+        let Value::String(text) = &slot else { return holds(&slot) };
+        if !remembers {
+            return holds(&slot);
+        }
+        if let Some(known) = known.get(text) {
+            return *known;
+        }
+        let valid = holds(&slot);
+        if known.len() < KNOWN_MAX {
+            known.insert(text.clone(), valid);
+        }
+        valid
+    })
+}
+
+/// Where a value that is an object or a list is null.
+fn nulls(values: &Values<'_>) -> Option<NullBuffer> {
+    values.column.and_then(|column| column.array.logical_nulls()).filter(|nulls| nulls.null_count() > 0)
+}
+
+/// Asks something of every decimal: of its digits, and how many of them are behind the point. Only of those whose digits are a float exactly: the crate
+/// is shown the nearest float, which of these is the decimal itself as it would be written.
+fn decimals<'a>(array: &'a dyn Array, ask: impl Fn(i128, u32) -> Option<bool> + 'a) -> Box<dyn Fn(usize) -> Option<bool> + 'a> {
+    let scale = scale(array.data_type()).unwrap_or_default();
+    let ask = move |digits: i128| if digits.abs() < DIGITS { ask(digits, scale) } else { None };
     match array.data_type() {
-        DataType::Date32 => scan::every(array.as_primitive::<Date32Type>().values(), |day| (day >= *DAYS.start()) & (day <= *DAYS.end())),
-        DataType::Timestamp(TimeUnit::Second, _) => scan::every(array.as_primitive::<TimestampSecondType>().values(), seconds(1)),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => {
-            scan::every(array.as_primitive::<TimestampMillisecondType>().values(), seconds(1_000))
+        DataType::Decimal32(..) => {
+            let values = array.as_primitive::<Decimal32Type>().values();
+            Box::new(move |row| ask(values[row].into()))
         }
-        DataType::Timestamp(TimeUnit::Microsecond, _) => {
-            scan::every(array.as_primitive::<TimestampMicrosecondType>().values(), seconds(1_000_000))
+        DataType::Decimal64(..) => {
+            let values = array.as_primitive::<Decimal64Type>().values();
+            Box::new(move |row| ask(values[row].into()))
         }
-        // All that fit in 64 bits lie within.
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => BooleanBuffer::new_set(array.len()),
-        _ => BooleanBuffer::new_unset(array.len()),
+        DataType::Decimal128(..) => {
+            let values = array.as_primitive::<Decimal128Type>().values();
+            Box::new(move |row| ask(values[row]))
+        }
+        other => unreachable!("no kernel serves {other}"),
+    }
+}
+
+/// The float nearest to a decimal of at most 15 digits: both are floats exactly, so that their quotient is.
+fn float(digits: i128, scale: u32) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "checked to be exact")]
+    Some(digits as f64 / 10_f64.powi(i32::try_from(scale).ok()?))
+}
+
+/// Calls with every integer.
+pub(crate) fn each_whole(array: &dyn Array, call: impl FnMut(i128)) {
+    fn each<T: ArrowPrimitiveType<Native: Into<i128>>>(array: &PrimitiveArray<T>, mut call: impl FnMut(i128)) {
+        array.values().iter().for_each(|value| call((*value).into()));
+    }
+    match array.data_type() {
+        DataType::Int8 => each::<Int8Type>(array.as_primitive(), call),
+        DataType::Int16 => each::<Int16Type>(array.as_primitive(), call),
+        DataType::Int32 => each::<Int32Type>(array.as_primitive(), call),
+        DataType::Int64 => each::<Int64Type>(array.as_primitive(), call),
+        DataType::UInt8 => each::<UInt8Type>(array.as_primitive(), call),
+        DataType::UInt16 => each::<UInt16Type>(array.as_primitive(), call),
+        DataType::UInt32 => each::<UInt32Type>(array.as_primitive(), call),
+        _ => each::<UInt64Type>(array.as_primitive(), call),
+    }
+}
+
+/// Calls with every text.
+pub(crate) fn each_text<'a>(array: &'a dyn Array, call: impl FnMut(&'a str)) {
+    fn each<'a>(array: impl ArrayAccessor<Item = &'a str>, mut call: impl FnMut(&'a str)) {
+        (0..array.len()).for_each(|row| call(array.value(row)));
+    }
+    match array.data_type() {
+        DataType::Utf8 => each(array.as_string::<i32>(), call),
+        DataType::LargeUtf8 => each(array.as_string::<i64>(), call),
+        _ => each(array.as_string_view(), call),
+    }
+}
+
+/// True of a text of from `least` to `most` code points.
+fn length_within(text: &str, least: u64, most: u64) -> bool {
+    let bytes = text.len() as u64;
+    // A code point has from one to four bytes.
+    if bytes < least || bytes.div_ceil(4) > most {
+        return false;
+    }
+    if bytes <= most && bytes.div_ceil(4) >= least {
+        return true;
+    }
+    (least..=most).contains(&(text.chars().count() as u64))
+}
+
+/// True of a time of a day, and of a date or an instant of a year that RFC 3339 can write.
+fn writable(array: &dyn Array, row: usize) -> bool {
+    let within = |value: i64, per_second: i64| SECONDS.contains(&value.div_euclid(per_second));
+    match array.data_type() {
+        DataType::Date32 => DAYS.contains(&array.as_primitive::<Date32Type>().value(row)),
+        DataType::Time32(TimeUnit::Second) => (0..86_400).contains(&array.as_primitive::<Time32SecondType>().value(row)),
+        DataType::Time32(_) => (0..86_400_000).contains(&array.as_primitive::<Time32MillisecondType>().value(row)),
+        DataType::Time64(TimeUnit::Microsecond) => (0..86_400_000_000).contains(&array.as_primitive::<Time64MicrosecondType>().value(row)),
+        DataType::Time64(_) => (0..86_400_000_000_000).contains(&array.as_primitive::<Time64NanosecondType>().value(row)),
+        DataType::Timestamp(TimeUnit::Second, _) => within(array.as_primitive::<TimestampSecondType>().value(row), 1),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => within(array.as_primitive::<TimestampMillisecondType>().value(row), 1_000),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => within(array.as_primitive::<TimestampMicrosecondType>().value(row), 1_000_000),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => within(array.as_primitive::<TimestampNanosecondType>().value(row), 1_000_000_000),
+        _ => false,
     }
 }
 

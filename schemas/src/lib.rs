@@ -8,15 +8,23 @@ pub mod diff;
 mod document;
 mod fate;
 pub mod field;
+#[cfg(test)]
+mod fuzz;
 pub mod infer;
 pub mod json;
 mod judge;
 mod kernel;
 mod keys;
+mod lists;
 pub mod prove;
 mod scan;
 mod seen;
+mod serving;
+#[cfg(test)]
+mod suite;
 mod temporal;
+#[cfg(test)]
+mod typed;
 pub mod version;
 pub mod widen;
 mod words;

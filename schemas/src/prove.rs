@@ -207,17 +207,19 @@ impl Prover<'_> {
                 self.reduce(part, &pointer, rows, held);
                 *node = std::mem::replace(part, Node::Always(true));
             }
-            Node::All(parts) => {
+            // That a row is an object is no news.
+            Node::Types(types) if types.object => *node = Node::Always(true),
+            Node::All(parts) | Node::Schema(_, parts) => {
                 for (at, part) in parts.iter_mut().enumerate() {
-                    let rule = if matches!(part, Node::Present(_)) { format!("{rule}/{at}") } else { rule.to_owned() };
+                    let rule = below(rule, at, part);
                     self.reduce(part, &rule, rows, held);
                 }
                 parts.retain(|part| !matches!(part, Node::Always(true)));
             }
             Node::Property(..) => {
                 let whole = self.of_row(rows.known, node) == Fate::Always;
-                if let Node::Property(name, pointer, part) = node {
-                    self.reduce_cell(part, pointer, &Field { name, whole, rows }, held);
+                if let Node::Property(name, part) = node {
+                    self.reduce_cell(part, rule, &Field { name, whole, rows }, held);
                 }
                 if whole {
                     *node = Node::Always(true);
@@ -247,7 +249,7 @@ impl Prover<'_> {
                 self.reduce_cell(part, &pointer, field, held);
                 *node = std::mem::replace(part, Node::Always(true));
             }
-            Node::All(parts) => {
+            Node::All(parts) | Node::Schema(_, parts) => {
                 parts.iter_mut().for_each(|part| self.reduce_cell(part, rule, field, held));
                 parts.retain(|part| !matches!(part, Node::Always(true)));
             }
@@ -273,7 +275,7 @@ impl Prover<'_> {
                 Node::Present(name) if row.present(name) == Fate::Never => {
                     found.push(Never { rule: pointer.clone(), why: Why::Lacks(name.clone()), by: Vec::new() });
                 }
-                Node::Property(name, ..) if requires(row, &parts, name) => found.extend(self.of_value(rows, schema, part)),
+                Node::Property(name, ..) if requires(row, &parts, name) => found.extend(self.of_value(rows, schema, pointer, part)),
                 Node::Closed(names) => {
                     let others = schema.fields().iter().map(|field| field.name()).filter(|name| !names.contains(*name));
                     let there = others.filter(|name| row.present(name) == Fate::Always);
@@ -292,8 +294,8 @@ impl Prover<'_> {
                 let kinds = |row: &Row| row.columns.get(name).map_or(0, |column| column.cells.kinds);
                 kinds(row) != 0 && kinds(satisfied) == 0
             };
-            found.extend(parts.iter().find_map(|(_, part)| match part {
-                Node::Property(name, pointer, _) if empty(name) => {
+            found.extend(parts.iter().find_map(|(pointer, part)| match part {
+                Node::Property(name, _) if empty(name) => {
                     Some(Never { rule: pointer.clone(), why: Why::Contradiction(name.clone()), by: Vec::new() })
                 }
                 _ => None,
@@ -310,13 +312,13 @@ impl Prover<'_> {
         let mut parts = Vec::new();
         flatten(plan, "", &mut parts);
         // A contract that says `false` of a column means it.
-        let meant = |part: &Node| matches!(part, Node::Property(_, _, part) if matches!(inner(part), Node::Always(false)));
-        parts.iter().filter(|(_, part)| !meant(part)).filter_map(|(_, part)| self.of_value(rows, schema, part)).collect()
+        let meant = |part: &Node| matches!(part, Node::Property(_, part) if matches!(inner(part), Node::Always(false)));
+        parts.iter().filter(|(_, part)| !meant(part)).filter_map(|(pointer, part)| self.of_value(rows, schema, pointer, part)).collect()
     }
 
     /// The rule that no value of a column can satisfy, if there is one.
-    fn of_value(&self, rows: &Rows<'_>, schema: &Schema, property: &Node) -> Option<Never> {
-        let Node::Property(name, pointer, part) = property else { return None };
+    fn of_value(&self, rows: &Rows<'_>, schema: &Schema, pointer: &str, property: &Node) -> Option<Never> {
+        let Node::Property(name, part) = property else { return None };
         let column = rows.known.columns.get(name).filter(|column| column.cells.kinds != 0)?;
         if self.of_cell(&column.cells, part) != Fate::Never {
             return None;
@@ -331,7 +333,7 @@ impl Prover<'_> {
                 let data_type = schema.field_with_name(name).ok()?.data_type().clone();
                 Never { rule, why: Why::Value(name.clone(), data_type), by }
             }
-            None => Never { rule: pointer.clone(), why: Why::Contradiction(name.clone()), by },
+            None => Never { rule: pointer.to_owned(), why: Why::Contradiction(name.clone()), by },
         })
     }
 }
@@ -377,24 +379,41 @@ fn requires(row: &Row, parts: &[(String, &Node)], name: &str) -> bool {
 fn flatten<'n>(node: &'n Node, rule: &str, parts: &mut Vec<(String, &'n Node)>) {
     match node {
         Node::Rule(pointer, part) => flatten(part, pointer, parts),
-        Node::All(all) => {
+        Node::All(all) | Node::Schema(_, all) => {
             for (at, part) in all.iter().enumerate() {
-                match part {
-                    Node::Present(_) => parts.push((format!("{rule}/{at}"), part)),
-                    part => flatten(part, rule, parts),
-                }
+                flatten(part, &below(rule, at, part), parts);
             }
         }
         node => parts.push((rule.to_owned(), node)),
     }
 }
 
-/// How many rules a plan has.
+/// The pointer to a part of what a keyword lists: a required name, the schema of a property.
+fn below(rule: &str, at: usize, part: &Node) -> String {
+    match part {
+        Node::Present(_) => format!("{rule}/{at}"),
+        Node::Property(name, _) => format!("{rule}/{}", escape(name)),
+        _ => rule.to_owned(),
+    }
+}
+
+/// How many rules a plan of rows has.
 fn count(plan: &Node) -> usize {
     match plan {
+        // That a row is an object is none.
+        Node::Types(_) => 0,
+        Node::Rule(_, part) => count(part),
+        Node::All(parts) | Node::Schema(_, parts) => parts.iter().map(count).sum(),
+        Node::Property(_, part) => of_cells(part),
+        node => of_cells(node),
+    }
+}
+
+fn of_cells(plan: &Node) -> usize {
+    match plan {
         Node::Always(_) => 0,
-        Node::Rule(_, part) | Node::Property(_, _, part) => count(part),
-        Node::All(parts) => parts.iter().map(count).sum(),
+        Node::Rule(_, part) => of_cells(part),
+        Node::All(parts) | Node::Schema(_, parts) => parts.iter().map(of_cells).sum(),
         _ => 1,
     }
 }
