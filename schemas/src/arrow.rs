@@ -22,7 +22,7 @@
 //! are merged; branches of `anyOf`/`oneOf` have a type where all agree on it. Where this leaves no single type, none is declared and
 //! the reader infers one. A column is nullable unless it is required and its subschema refuses null; list items and the fields of a Struct always are.
 
-use std::{collections::HashMap, str::FromStr, sync::Arc};
+use std::{cell::Cell, collections::HashMap, str::FromStr, sync::Arc};
 
 use ::arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Field, Fields, TimeUnit};
 use serde_json::Value;
@@ -67,6 +67,11 @@ pub(crate) struct Problem {
     pub(crate) message: String,
     pub(crate) help: String,
 }
+
+/// So many references are followed for one value.
+const FOLLOWED_MAX: usize = 256;
+/// So many branches of `anyOf` and `oneOf` are tried for one column: lists of them multiply.
+const BRANCHES_MAX: usize = 1 << 14;
 
 /// Which JSON types a subschema allows, one bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +163,11 @@ impl<'a> Facts<'a> {
         facts
     }
 
+    /// True where a reference leads to a schema that is not known yet, and has not led too far.
+    fn follows(&self, place: &Place<'a>, target: &Place<'a>) -> bool {
+        self.followed.len() < FOLLOWED_MAX && !self.followed.contains(&target.pointer) && target.pointer != place.pointer
+    }
+
     fn add(&mut self, document: &Document<'a>, place: &Place<'a>) {
         let Some(members) = place.schema.as_object() else {
             if place.schema == &Value::Bool(false) {
@@ -167,7 +177,7 @@ impl<'a> Facts<'a> {
         };
         if let Some(reference) = members.get("$ref").and_then(Value::as_str) {
             match document.follow(reference) {
-                Some(target) if !self.followed.contains(&target.pointer) && target.pointer != place.pointer => {
+                Some(target) if self.follows(place, &target) => {
                     self.followed.push(target.pointer.clone());
                     self.add(document, &target);
                 }
@@ -236,7 +246,7 @@ impl<'a> Facts<'a> {
 
 /// The column that some subschemas declare; none where they leave its type open.
 pub(crate) fn column(document: &Document<'_>, name: &str, places: &[Place<'_>], required: bool) -> Result<Option<Field>, Problem> {
-    let shape = decide(document, &Facts::gather(document, places), 0)?;
+    let shape = decide(document, &Facts::gather(document, places), 0, &Cell::new(BRANCHES_MAX))?;
     Ok(shape.map(|shape| shape.field(name, !required || document.accepts_null(places))))
 }
 
@@ -266,7 +276,7 @@ const DECIMAL_SCALE: i8 = 9;
 /// Nesting deeper than this has no declared type: a schema that refers to itself ends here.
 const DEPTH_MAX: usize = 16;
 
-fn decide<'a>(document: &Document<'a>, facts: &Facts<'a>, depth: usize) -> Result<Option<Shape>, Problem> {
+fn decide<'a>(document: &Document<'a>, facts: &Facts<'a>, depth: usize, left: &Cell<usize>) -> Result<Option<Shape>, Problem> {
     if let Some((pointer, word)) = &facts.word {
         return stated(facts, pointer, word).map(|data_type| Some(Shape::plain(data_type)));
     }
@@ -276,11 +286,13 @@ fn decide<'a>(document: &Document<'a>, facts: &Facts<'a>, depth: usize) -> Resul
     if let Some(branches) = facts.forms.first() {
         let mut agreed = None;
         for branch in branches {
+            let Some(fewer) = left.get().checked_sub(1) else { return Ok(None) };
+            left.set(fewer);
             let branch = facts.with_branch(document, branch);
             if branch.types.without_null() == Types::NONE {
                 continue;
             }
-            let Some(shape) = decide(document, &branch, depth + 1)? else { return Ok(None) };
+            let Some(shape) = decide(document, &branch, depth + 1, left)? else { return Ok(None) };
             if agreed.as_ref().is_some_and(|before| *before != shape) {
                 return Ok(None);
             }
@@ -303,14 +315,14 @@ fn decide<'a>(document: &Document<'a>, facts: &Facts<'a>, depth: usize) -> Resul
             _ => DataType::Utf8,
         })),
         Types::ARRAY => {
-            let item = decide(document, &Facts::gather(document, &facts.items), depth + 1)?;
+            let item = decide(document, &Facts::gather(document, &facts.items), depth + 1, left)?;
             item.map(|item| Shape::plain(DataType::List(Arc::new(item.field("item", true)))))
         }
         Types::OBJECT if facts.properties.is_empty() => Some(Shape { data_type: DataType::Utf8, json: true }),
         Types::OBJECT => {
             let mut fields = Vec::with_capacity(facts.properties.len());
             for (name, places) in &facts.properties {
-                let Some(shape) = decide(document, &Facts::gather(document, places), depth + 1)? else { return Ok(None) };
+                let Some(shape) = decide(document, &Facts::gather(document, places), depth + 1, left)? else { return Ok(None) };
                 fields.push(shape.field(name, true));
             }
             Some(Shape::plain(DataType::Struct(Fields::from(fields))))

@@ -112,6 +112,8 @@ pub(crate) struct Rule {
 const DEPTH_MAX: usize = 8;
 /// And no more than this many in all.
 const RULES_MAX: usize = 4096;
+/// References are followed so far; a schema behind more of them may see any column.
+const FOLLOWED_MAX: usize = 256;
 
 impl Rules {
     pub(crate) fn new(document: &Document<'_>) -> Self {
@@ -203,6 +205,7 @@ fn sees<'a>(document: &Document<'a>, place: &Place<'a>, seen: &mut HashSet<Strin
         "allOf" | "anyOf" | "oneOf" => place.list(keyword).iter().all(|part| sees(document, part, seen, followed)),
         "if" | "then" | "else" | "not" => sees(document, &place.child(keyword, schema), seen, followed),
         "$ref" => match schema.as_str().and_then(|reference| document.follow(reference)) {
+            Some(_) if followed.len() >= FOLLOWED_MAX => false,
             Some(target) => !followed.insert(target.pointer.clone()) || sees(document, &target, seen, followed),
             None => false,
         },

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ::arrow::{
-    array::{Array, ArrayAccessor, AsArray, BooleanBufferBuilder, NullArray, PrimitiveArray},
+    array::{Array, ArrayAccessor, AsArray, NullArray, PrimitiveArray},
     buffer::{BooleanBuffer, NullBuffer},
     datatypes::{
         ArrowPrimitiveType, DataType, Date32Type, Decimal32Type, Decimal64Type, Decimal128Type, Float16Type, Float32Type, Float64Type,
@@ -25,7 +25,7 @@ use crate::{
     contract::Contract,
     json,
     kernel::{Asked, Bound, Choices, EXACT, Node, Types},
-    lists::Lists,
+    lists::{self, Lists},
     serving::{Class, Values, by_kernels, class, scale},
 };
 
@@ -291,8 +291,7 @@ impl Judge<'_, '_> {
             }
             Node::Fraction(fraction) => match class {
                 Class::Integer => {
-                    let mut wholes = Vec::with_capacity(count);
-                    each_whole(array, |value| wholes.push(value));
+                    let wholes = lists::wholes(array);
                     (numbers(&|row| if wholes[row].abs() < EXACT { fraction.divides(wholes[row], 0) } else { None }), true)
                 }
                 Class::Decimal => (numbers(&decimals(array, |digits, scale| fraction.divides(digits, scale))), true),
@@ -413,16 +412,32 @@ impl Judge<'_, '_> {
 
     /// Asks something of every integer.
     fn whole(&self, array: &dyn Array, ask: impl Fn(i128) -> bool) -> BooleanBuffer {
-        let mut answers = BooleanBufferBuilder::new(array.len());
-        each_whole(array, |value| answers.append(ask(value)));
-        answers.finish()
+        fn each<T: ArrowPrimitiveType<Native: Into<i128>>>(array: &PrimitiveArray<T>, ask: impl Fn(i128) -> bool) -> BooleanBuffer {
+            let values = array.values();
+            BooleanBuffer::collect_bool(values.len(), |row| ask(values[row].into()))
+        }
+        match array.data_type() {
+            DataType::Int8 => each::<Int8Type>(array.as_primitive(), ask),
+            DataType::Int16 => each::<Int16Type>(array.as_primitive(), ask),
+            DataType::Int32 => each::<Int32Type>(array.as_primitive(), ask),
+            DataType::Int64 => each::<Int64Type>(array.as_primitive(), ask),
+            DataType::UInt8 => each::<UInt8Type>(array.as_primitive(), ask),
+            DataType::UInt16 => each::<UInt16Type>(array.as_primitive(), ask),
+            DataType::UInt32 => each::<UInt32Type>(array.as_primitive(), ask),
+            _ => each::<UInt64Type>(array.as_primitive(), ask),
+        }
     }
 
     /// Asks something of every text.
     fn text(&self, array: &dyn Array, ask: impl Fn(&str) -> bool) -> BooleanBuffer {
-        let mut answers = BooleanBufferBuilder::new(array.len());
-        each_text(array, |text| answers.append(ask(text)));
-        answers.finish()
+        fn each<'a>(array: impl ArrayAccessor<Item = &'a str>, ask: impl Fn(&str) -> bool) -> BooleanBuffer {
+            BooleanBuffer::collect_bool(array.len(), |row| ask(array.value(row)))
+        }
+        match array.data_type() {
+            DataType::Utf8 => each(array.as_string::<i32>(), ask),
+            DataType::LargeUtf8 => each(array.as_string::<i64>(), ask),
+            _ => each(array.as_string_view(), ask),
+        }
     }
 }
 
@@ -488,35 +503,6 @@ fn decimals<'a>(array: &'a dyn Array, ask: impl Fn(i128, u32) -> Option<bool> + 
 fn float(digits: i128, scale: u32) -> Option<f64> {
     #[expect(clippy::cast_precision_loss, reason = "checked to be exact")]
     Some(digits as f64 / 10_f64.powi(i32::try_from(scale).ok()?))
-}
-
-/// Calls with every integer.
-pub(crate) fn each_whole(array: &dyn Array, call: impl FnMut(i128)) {
-    fn each<T: ArrowPrimitiveType<Native: Into<i128>>>(array: &PrimitiveArray<T>, mut call: impl FnMut(i128)) {
-        array.values().iter().for_each(|value| call((*value).into()));
-    }
-    match array.data_type() {
-        DataType::Int8 => each::<Int8Type>(array.as_primitive(), call),
-        DataType::Int16 => each::<Int16Type>(array.as_primitive(), call),
-        DataType::Int32 => each::<Int32Type>(array.as_primitive(), call),
-        DataType::Int64 => each::<Int64Type>(array.as_primitive(), call),
-        DataType::UInt8 => each::<UInt8Type>(array.as_primitive(), call),
-        DataType::UInt16 => each::<UInt16Type>(array.as_primitive(), call),
-        DataType::UInt32 => each::<UInt32Type>(array.as_primitive(), call),
-        _ => each::<UInt64Type>(array.as_primitive(), call),
-    }
-}
-
-/// Calls with every text.
-pub(crate) fn each_text<'a>(array: &'a dyn Array, call: impl FnMut(&'a str)) {
-    fn each<'a>(array: impl ArrayAccessor<Item = &'a str>, mut call: impl FnMut(&'a str)) {
-        (0..array.len()).for_each(|row| call(array.value(row)));
-    }
-    match array.data_type() {
-        DataType::Utf8 => each(array.as_string::<i32>(), call),
-        DataType::LargeUtf8 => each(array.as_string::<i64>(), call),
-        _ => each(array.as_string_view(), call),
-    }
 }
 
 /// True of a text of from `least` to `most` code points.

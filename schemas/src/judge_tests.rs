@@ -253,3 +253,81 @@ fn what_kernels_serve_is_not_left_to_the_crate() {
     some["unevaluatedProperties"] = json!(true);
     assert_eq!(left_to_the_crate(&some), [""]);
 }
+
+fn one_text(text: &str) -> RecordBatch {
+    let array: ArrayRef = Arc::new(StringArray::from(vec![text, "a"]));
+    RecordBatch::try_new(Arc::new(Schema::new(vec![Field::new("t", array.data_type().clone(), true)])), vec![array]).expect("a batch")
+}
+
+#[test]
+fn a_match_that_was_given_up_is_the_crates_to_weigh() {
+    // The engine gives up on the long text: before what is looked for ahead there are too many ways to read it.
+    let hard = json!({"pattern": "^(?:(?:a|b|ab)(?=.))*c"});
+    let batch = one_text(&"ab".repeat(30));
+    let forms = [
+        hard.clone(),
+        json!({"not": hard}),
+        json!({"anyOf": [hard, {"not": hard}]}),
+        json!({"oneOf": [hard, {"minLength": 30}]}),
+        json!({"type": "string", "pattern": "^a", "allOf": [hard]}),
+        json!({"if": hard, "then": {"maxLength": 3}, "else": true}),
+    ];
+    for form in forms {
+        for schema in [json!({"type": "object", "properties": {"t": form}}), json!({"type": "object", "not": {"properties": {"t": form}}})]
+        {
+            let (kernels, crates) = both(&schema, &batch).expect("a contract");
+            assert_eq!(kernels, crates, "{schema}");
+        }
+    }
+    let contract = Contract::compile("test", &json!({"type": "object", "properties": {"t": hard}}).to_string()).expect("a contract");
+    let message = contract.check(&batch).violations.remove(0).message;
+    assert!(message.contains("backtrack"), "{message}");
+}
+
+#[test]
+fn a_pattern_of_many_ways_is_matched_in_time() {
+    let schema = json!({"type": "object", "properties": {"t": {"pattern": "^(a+)+$"}}});
+    let (kernels, crates) = both(&schema, &one_text(&format!("{}!", "a".repeat(100_000)))).expect("a contract");
+    assert_eq!((&kernels, &crates), (&vec![false, true], &crates));
+}
+
+#[test]
+fn a_schema_that_speaks_of_itself_is_the_crates() {
+    let batch = columns(&[0, 1, 2, 3]);
+    for schema in [
+        json!({"type": "object", "not": {"$ref": "#"}}),
+        json!({"type": "object", "allOf": [{"not": {"$ref": "#/$defs/a"}}], "$defs": {"a": {"unevaluatedProperties": false, "not": {"$ref": "#/allOf/0"}}}}),
+        json!({"type": "object", "properties": {"i": {"anyOf": [{"type": "integer"}, {"$ref": "#/properties/i"}]}}}),
+        json!({"type": "object", "properties": {"i": {"$ref": "#"}, "t": {"maxLength": 2}}}),
+    ] {
+        let (kernels, crates) = both(&schema, &batch).expect("a contract");
+        assert_eq!(kernels, crates, "{schema}");
+    }
+}
+
+#[test]
+fn long_ways_and_many_ways_end() {
+    // A reference to a reference, and so on; then schemas that each name the next twice; then lists of branches that multiply.
+    let mut chain = json!({"type": "object", "properties": {"i": {"$ref": "#/$defs/0"}}, "$ref": "#/$defs/0", "$defs": {}});
+    let mut double = chain.clone();
+    for link in 0..500 {
+        chain["$defs"][link.to_string()] = json!({"$ref": format!("#/$defs/{}", link + 1)});
+        double["$defs"][link.to_string()] =
+            json!({"allOf": [{"$ref": format!("#/$defs/{}", link + 1)}, {"$ref": format!("#/$defs/{}", link + 1)}]});
+    }
+    chain["$defs"]["500"] = json!({"maximum": 5});
+    double["$defs"] = (0..60).map(|link| (link.to_string(), double["$defs"][link.to_string()].clone())).collect();
+    double["$defs"]["60"] = json!({"maximum": 5});
+    // A property would be asked whether it accepts null.
+    double["properties"] = json!({});
+    let branches: Vec<Value> = (0..20).map(|limit| json!({"type": "string", "minLength": limit})).collect();
+    let lists: Vec<Value> = (0..14).map(|_| json!({"anyOf": branches})).collect();
+    let wide = json!({"type": "object", "properties": {"t": {"allOf": lists}}});
+    let batch = columns(&[0, 1, 2, 3]);
+    for schema in [chain, wide] {
+        let (kernels, crates) = both(&schema, &batch).expect("a contract");
+        assert_eq!(kernels, crates);
+    }
+    // Compiled; the crate itself takes each of the ways when it is asked.
+    Contract::compile("test", &double.to_string()).expect("a contract");
+}

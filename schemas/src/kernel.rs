@@ -79,7 +79,7 @@ pub(crate) enum Node {
 }
 
 /// Every keyword that the crate judges by, in one draft or another. Any other word in a schema says nothing about rows.
-const JUDGED: &[&str] = &[
+pub(crate) const JUDGED: &[&str] = &[
     "$dynamicRef",
     "$recursiveRef",
     "$ref",
@@ -333,6 +333,10 @@ pub(crate) fn plan(document: &Document<'_>) -> Node {
     if document.several_bases() || document.draft == Draft::Unknown || !plain_dynamics(document, document.root) {
         return Node::Crate(String::new());
     }
+    // What a schema says about a value that it is just being asked about is the crate's secret; its parts do not add up to it.
+    if (Circles { document, known: HashSet::new(), way: Vec::new() }).any(&document.top()) {
+        return Node::Crate(String::new());
+    }
     let mut planner = Planner { document, following: Vec::new(), left: NODES_MAX };
     planner.node(&document.top()).unwrap_or(Node::Crate(String::new()))
 }
@@ -357,6 +361,51 @@ fn plain_dynamics(document: &Document<'_>, root: &Value) -> bool {
         _ => false,
     };
     !any(root, &dynamic) || !any(root, &leads_out) && !any(root, &of_another_draft)
+}
+
+/// Looks for schemas that lead back to themselves on the same value.
+struct Circles<'d, 'a> {
+    document: &'d Document<'a>,
+    /// Schemas that lead to no circle.
+    known: HashSet<String>,
+    way: Vec<String>,
+}
+
+impl<'a> Circles<'_, 'a> {
+    /// True where one is below a place.
+    fn any(&mut self, place: &Place<'a>) -> bool {
+        match place.schema {
+            Value::Object(members) => self.closes(place) || members.iter().any(|(key, value)| self.any(&place.child(key, value))),
+            Value::Array(items) => items.iter().enumerate().any(|(index, value)| self.any(&place.child(&index.to_string(), value))),
+            _ => false,
+        }
+    }
+
+    /// True where a schema leads to a circle, or too far to tell.
+    fn closes(&mut self, place: &Place<'a>) -> bool {
+        let Some(members) = place.schema.as_object() else { return false };
+        if self.known.contains(&place.pointer) {
+            return false;
+        }
+        if self.way.len() > DEPTH_MAX || self.way.contains(&place.pointer) {
+            return true;
+        }
+        self.way.push(place.pointer.clone());
+        let closes = members.iter().any(|(keyword, value)| match keyword.as_str() {
+            "allOf" | "anyOf" | "oneOf" => place.list(keyword).iter().any(|part| self.closes(part)),
+            "not" | "if" | "then" | "else" => self.closes(&place.child(keyword, value)),
+            "dependentSchemas" | "dependencies" => place.named(keyword).iter().any(|(_, part)| self.closes(part)),
+            "$ref" | "$dynamicRef" | "$recursiveRef" => {
+                value.as_str().and_then(|reference| self.document.follow(reference)).is_some_and(|target| self.closes(&target))
+            }
+            _ => false,
+        });
+        self.way.pop();
+        if !closes {
+            self.known.insert(place.pointer.clone());
+        }
+        closes
+    }
 }
 
 struct Planner<'d, 'a> {

@@ -4,6 +4,7 @@ pub mod arrow;
 mod cells;
 pub mod check;
 pub mod contract;
+pub mod coverage;
 pub mod diff;
 mod document;
 mod fate;

@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 
 use ::arrow::{
-    array::{Array, ArrayRef, AsArray, OffsetSizeTrait, UInt64Array},
+    array::{Array, ArrayRef, AsArray, OffsetSizeTrait, PrimitiveArray, UInt64Array},
     buffer::BooleanBuffer,
     compute::take,
-    datatypes::{DataType, Field, Float16Type, Float32Type, Float64Type},
+    datatypes::{
+        ArrowPrimitiveType, DataType, Field, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type,
+        UInt16Type, UInt32Type, UInt64Type,
+    },
 };
-
-use crate::judge::{each_text, each_whole};
 
 /// The lists of a column. Under a null stands a list too, of whatever items.
 pub(crate) struct Lists<'a> {
@@ -135,18 +136,18 @@ fn keys(items: &ArrayRef) -> Option<Vec<u128>> {
         DataType::Float16 => items.as_primitive::<Float16Type>().values().iter().map(|value| float(value.to_f64())).collect(),
         DataType::Float32 => items.as_primitive::<Float32Type>().values().iter().map(|value| float((*value).into())).collect(),
         DataType::Float64 => items.as_primitive::<Float64Type>().values().iter().map(|value| float(*value)).collect(),
-        data_type if data_type.is_integer() => {
-            let mut keys = Vec::with_capacity(items.len());
-            each_whole(items, |value| keys.push((value + ABOVE).unsigned_abs()));
-            keys
-        }
+        data_type if data_type.is_integer() => wholes(items).into_iter().map(|value| (value + ABOVE).unsigned_abs()).collect(),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
-            let (mut keys, mut known) = (Vec::with_capacity(items.len()), HashMap::new());
-            each_text(items, |text| {
+            let mut known = HashMap::new();
+            let mut key = |text| {
                 let next = known.len() as u128;
-                keys.push(*known.entry(text).or_insert(next));
-            });
-            keys
+                *known.entry(text).or_insert(next)
+            };
+            match items.data_type() {
+                DataType::Utf8 => (0..items.len()).map(|item| key(items.as_string::<i32>().value(item))).collect(),
+                DataType::LargeUtf8 => (0..items.len()).map(|item| key(items.as_string::<i64>().value(item))).collect(),
+                _ => (0..items.len()).map(|item| key(items.as_string_view().value(item))).collect(),
+            }
         }
         _ => return None,
     };
@@ -154,4 +155,21 @@ fn keys(items: &ArrayRef) -> Option<Vec<u128>> {
         keys.iter_mut().enumerate().filter(|(item, _)| nulls.is_null(*item)).for_each(|(_, key)| *key = NULL);
     }
     Some(keys)
+}
+
+/// Every integer of an array, whatever stands under its nulls included.
+pub(crate) fn wholes(array: &dyn Array) -> Vec<i128> {
+    fn each<T: ArrowPrimitiveType<Native: Into<i128>>>(array: &PrimitiveArray<T>) -> Vec<i128> {
+        array.values().iter().map(|value| (*value).into()).collect()
+    }
+    match array.data_type() {
+        DataType::Int8 => each::<Int8Type>(array.as_primitive()),
+        DataType::Int16 => each::<Int16Type>(array.as_primitive()),
+        DataType::Int32 => each::<Int32Type>(array.as_primitive()),
+        DataType::Int64 => each::<Int64Type>(array.as_primitive()),
+        DataType::UInt8 => each::<UInt8Type>(array.as_primitive()),
+        DataType::UInt16 => each::<UInt16Type>(array.as_primitive()),
+        DataType::UInt32 => each::<UInt32Type>(array.as_primitive()),
+        _ => each::<UInt64Type>(array.as_primitive()),
+    }
 }

@@ -4,7 +4,6 @@ use ::arrow::{
     array::{Array, AsArray},
     datatypes::DataType,
 };
-use serde_json::Value;
 
 use crate::{
     arrow::is_json_text,
@@ -83,7 +82,8 @@ fn members<'v>(column: &'v Column<'v>) -> Option<Vec<Column<'v>>> {
         let absent = if rule.null { None } else { array.logical_nulls().filter(|nulls| nulls.null_count() > 0) };
         let member = Column { field, array, rule, absent };
         // A text can spell a null.
-        if class(&member) == Class::Open && !matches!(array.data_type(), DataType::Dictionary(..)) {
+        let values = array.as_any_dictionary_opt().map_or(&**array, |dictionary| &**dictionary.values());
+        if class(&Column { array: values, absent: None, ..member }) == Class::Open {
             return None;
         }
         members.push(member);
@@ -139,12 +139,9 @@ pub(crate) fn serves(node: &Node, values: &Values<'_>) -> bool {
             Class::Decimal => bound.limit.is_some() && scale(data_type).is_some(),
             _ => true,
         },
-        Node::Multiple(divisor) => match class {
-            Class::Float64 => i128::from(*divisor) <= EXACT,
-            Class::Float => false,
-            Class::Decimal => scale(data_type).is_some(),
-            _ => true,
-        },
+        // The crate divides by the nearest float.
+        Node::Multiple(divisor) if i128::from(*divisor) > EXACT => !matches!(class, Class::Integer | Class::Decimal) && !floats,
+        Node::Multiple(_) => class != Class::Float && (class != Class::Decimal || scale(data_type).is_some()),
         Node::Fraction(_) => !floats && (class != Class::Decimal || scale(data_type).is_some()),
         // A float that is no number is text.
         Node::Length(..) | Node::Pattern(_) => !floats && class != Class::Written,

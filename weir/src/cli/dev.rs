@@ -81,6 +81,7 @@ pub fn generated() -> Vec<(String, String)> {
     let schema = serde_json::to_string_pretty(&pipeline_schema()).expect("a value is written as JSON");
     let mut files = vec![("schemas/pipeline.schema.json".to_owned(), format!("{schema}\n")), ("docs/reference/cli.md".to_owned(), cli())];
     files.push(("docs/reference/types.md".to_owned(), types::page(SINKS)));
+    files.push(("docs/reference/contracts.md".to_owned(), weir_schemas::coverage::page()));
     for page in connectors::all() {
         files.push((format!("docs/reference/connectors/{}.md", page.kind), pages::markdown(&page)));
     }
