@@ -129,7 +129,13 @@ enum Who {
 }
 
 fn who(node: &Node, values: &Values<'_>) -> Who {
-    let texts = |part: &Node| matches!(part, Node::Pattern(_) | Node::Format(..)) && values.class == Class::Text;
+    fn is_text(part: &Node) -> bool {
+        match part {
+            Node::Rule(_, part) => is_text(part),
+            part => matches!(part, Node::Pattern(_) | Node::Format(..)),
+        }
+    }
+    let texts = |part: &Node| is_text(part) && values.class == Class::Text;
     match node {
         node if asks(node, values) > 0 => Who::Crate,
         Node::Schema(_, parts) if parts.iter().any(texts) => Who::Texts,
@@ -163,6 +169,7 @@ fn contract(word: &str, example: &Value, draft: Option<&str>, of_row: bool) -> C
 fn of_column(node: &Node) -> Option<&Node> {
     match node {
         Node::Schema(_, parts) | Node::All(parts) => parts.iter().find_map(of_column),
+        Node::Rule(_, part) => of_column(part),
         Node::Property(name, node) if name == "c" => Some(node),
         _ => None,
     }

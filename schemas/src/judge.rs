@@ -4,17 +4,16 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, HashSet},
+    collections::HashMap,
 };
 
 use ::arrow::{
-    array::{Array, ArrayAccessor, AsArray, NullArray, PrimitiveArray},
+    array::{Array, AsArray, NullArray, PrimitiveArray},
     buffer::{BooleanBuffer, NullBuffer},
     datatypes::{
         ArrowPrimitiveType, DataType, Date32Type, Decimal32Type, Decimal64Type, Decimal128Type, Float16Type, Float32Type, Float64Type,
         Int8Type, Int16Type, Int32Type, Int64Type, Time32MillisecondType, Time32SecondType, Time64MicrosecondType, Time64NanosecondType,
-        TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type,
-        UInt32Type, UInt64Type,
+        TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
     },
 };
 use jsonschema::Validator;
@@ -26,6 +25,7 @@ use crate::{
     json,
     kernel::{Asked, Bound, Choices, EXACT, Node, Types},
     lists::{self, Lists},
+    scan,
     serving::{Class, Values, by_kernels, class, scale},
 };
 
@@ -264,9 +264,8 @@ impl Judge<'_, '_> {
             Node::Values(values) => (self.values(values, array, class, &numbers), values.iter().any(Value::is_null)),
             Node::Bound(bound) => (self.bound(*bound, array, class, &numbers), true),
             Node::Multiple(divisor) => {
-                let by = i128::from(*divisor);
                 match class {
-                    Class::Integer => (self.whole(array, |value| value % by == 0), true),
+                    Class::Integer => (scan::divided(array, *divisor), true),
                     Class::Float64 => {
                         let values = array.as_primitive::<Float64Type>().values();
                         #[expect(clippy::cast_precision_loss, reason = "no kernel serves larger ones")]
@@ -281,7 +280,7 @@ impl Judge<'_, '_> {
                     }
                     Class::Decimal => (
                         numbers(&decimals(array, |digits, scale| {
-                            let unit = by.checked_mul(10_i128.pow(scale))?;
+                            let unit = i128::from(*divisor).checked_mul(10_i128.pow(scale))?;
                             Some(digits % unit == 0)
                         })),
                         true,
@@ -298,7 +297,7 @@ impl Judge<'_, '_> {
                 _ => return all(count, true),
             },
             Node::Length(least, most) => match class {
-                Class::Text => (self.text(array, |text| length_within(text, *least, *most)), true),
+                Class::Text => (scan::lengths(array, *least, *most), true),
                 _ => return all(count, true),
             },
             Node::Pattern(asked) => match class {
@@ -307,7 +306,13 @@ impl Judge<'_, '_> {
             },
             Node::Format(_, asked) => match class {
                 Class::Text => (self.asked(asked, column), true),
-                Class::Written => (numbers(&|row| writable(array, row).then_some(true)), true),
+                Class::Written => {
+                    let writable = writable(array);
+                    match writable.count_set_bits() == count {
+                        true => (writable, true),
+                        false => (numbers(&|row| writable.value(row).then_some(true)), true),
+                    }
+                }
                 _ => return all(count, true),
             },
             other => unreachable!("{other:?} is not about cells"),
@@ -342,7 +347,10 @@ impl Judge<'_, '_> {
             Class::Integer => all(array.len(), types.integer || types.number),
             Class::Float64 => {
                 let values = array.as_primitive::<Float64Type>().values();
-                finite(&|row| values[row].is_finite())
+                match (types.number, types.string) {
+                    (true, false) => scan::every(values, f64::is_finite),
+                    _ => finite(&|row| values[row].is_finite()),
+                }
             }
             Class::Float if array.data_type() == &DataType::Float16 => {
                 let values = array.as_primitive::<Float16Type>().values();
@@ -382,16 +390,7 @@ impl Judge<'_, '_> {
                 })
             }
             Class::Decimal => numbers(&decimals(array, |digits, scale| float(digits, scale).map(|value| floats.contains(&value)))),
-            Class::Text => {
-                let texts: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
-                match texts.len() {
-                    0..=8 => self.text(array, |text| texts.contains(&text)),
-                    _ => {
-                        let texts: HashSet<&str> = texts.into_iter().collect();
-                        self.text(array, |text| texts.contains(text))
-                    }
-                }
-            }
+            Class::Text => scan::among(array, &values.iter().filter_map(Value::as_str).collect::<Vec<_>>()),
             // All of them null.
             _ => all(array.len(), false),
         }
@@ -400,10 +399,10 @@ impl Judge<'_, '_> {
     fn bound(&self, bound: Bound, array: &dyn Array, class: Class, numbers: Numbers<'_>) -> BooleanBuffer {
         let limit = bound.limit.unwrap_or_default();
         match class {
-            Class::Integer => self.whole(array, |value| (bound.whole.0..=bound.whole.1).contains(&value)),
+            Class::Integer => scan::within(array, bound.whole),
             Class::Float64 => {
                 let values = array.as_primitive::<Float64Type>().values();
-                BooleanBuffer::collect_bool(array.len(), |row| !values[row].is_finite() || bound.holds(limit, values[row]))
+                scan::every(values, |value| !value.is_finite() | bound.holds(limit, value))
             }
             Class::Decimal => numbers(&decimals(array, |digits, scale| float(digits, scale).map(|value| bound.holds(limit, value)))),
             _ => all(array.len(), true),
@@ -427,18 +426,6 @@ impl Judge<'_, '_> {
             _ => each::<UInt64Type>(array.as_primitive(), ask),
         }
     }
-
-    /// Asks something of every text.
-    fn text(&self, array: &dyn Array, ask: impl Fn(&str) -> bool) -> BooleanBuffer {
-        fn each<'a>(array: impl ArrayAccessor<Item = &'a str>, ask: impl Fn(&str) -> bool) -> BooleanBuffer {
-            BooleanBuffer::collect_bool(array.len(), |row| ask(array.value(row)))
-        }
-        match array.data_type() {
-            DataType::Utf8 => each(array.as_string::<i32>(), ask),
-            DataType::LargeUtf8 => each(array.as_string::<i64>(), ask),
-            _ => each(array.as_string_view(), ask),
-        }
-    }
 }
 
 /// Asks the crate about the numbers for which the function has no answer.
@@ -447,8 +434,20 @@ type Numbers<'a> = &'a dyn Fn(&dyn Fn(usize) -> Option<bool>) -> BooleanBuffer;
 /// Asks something of the cells that are not decided, each as JSON.
 fn cells_by_crate(column: &Column<'_>, holds: &dyn Fn(&Value) -> bool, decided: impl Fn(usize) -> Option<bool>) -> BooleanBuffer {
     let mut slot = Value::Null;
+    if class(column) == Class::Text {
+        let null = holds(&Value::Null);
+        let absent = |row: usize| column.absent.as_ref().is_some_and(|nulls| nulls.is_null(row));
+        let decided = |row: usize| match column.array.is_null(row) {
+            true => Some(null || absent(row)),
+            false => decided(row),
+        };
+        return scan::remembered(column.array, decided, |text| {
+            json::reuse(&mut slot).push_str(text);
+            holds(&slot)
+        });
+    }
     let mut known: HashMap<String, bool> = HashMap::new();
-    let remembers = matches!(class(column), Class::Text | Class::Written);
+    let remembers = class(column) == Class::Written;
     BooleanBuffer::collect_bool(column.array.len(), |row| {
         if column.absent.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
             return true;
@@ -505,33 +504,33 @@ fn float(digits: i128, scale: u32) -> Option<f64> {
     Some(digits as f64 / 10_f64.powi(i32::try_from(scale).ok()?))
 }
 
-/// True of a text of from `least` to `most` code points.
-fn length_within(text: &str, least: u64, most: u64) -> bool {
-    let bytes = text.len() as u64;
-    // A code point has from one to four bytes.
-    if bytes < least || bytes.div_ceil(4) > most {
-        return false;
-    }
-    if bytes <= most && bytes.div_ceil(4) >= least {
-        return true;
-    }
-    (least..=most).contains(&(text.chars().count() as u64))
-}
-
-/// True of a time of a day, and of a date or an instant of a year that RFC 3339 can write.
-fn writable(array: &dyn Array, row: usize) -> bool {
-    let within = |value: i64, per_second: i64| SECONDS.contains(&value.div_euclid(per_second));
+/// Where a time is one of a day, and a date or an instant of a year that RFC 3339 can write.
+fn writable(array: &dyn Array) -> BooleanBuffer {
+    let within = |range: std::ops::RangeInclusive<i64>| move |value: i64| (value >= *range.start()) & (value <= *range.end());
+    let seconds =
+        |per_second: i64| within(SECONDS.start() * per_second..=SECONDS.end().saturating_mul(per_second).saturating_add(per_second - 1));
     match array.data_type() {
-        DataType::Date32 => DAYS.contains(&array.as_primitive::<Date32Type>().value(row)),
-        DataType::Time32(TimeUnit::Second) => (0..86_400).contains(&array.as_primitive::<Time32SecondType>().value(row)),
-        DataType::Time32(_) => (0..86_400_000).contains(&array.as_primitive::<Time32MillisecondType>().value(row)),
-        DataType::Time64(TimeUnit::Microsecond) => (0..86_400_000_000).contains(&array.as_primitive::<Time64MicrosecondType>().value(row)),
-        DataType::Time64(_) => (0..86_400_000_000_000).contains(&array.as_primitive::<Time64NanosecondType>().value(row)),
-        DataType::Timestamp(TimeUnit::Second, _) => within(array.as_primitive::<TimestampSecondType>().value(row), 1),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => within(array.as_primitive::<TimestampMillisecondType>().value(row), 1_000),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => within(array.as_primitive::<TimestampMicrosecondType>().value(row), 1_000_000),
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => within(array.as_primitive::<TimestampNanosecondType>().value(row), 1_000_000_000),
-        _ => false,
+        DataType::Date32 => scan::every(array.as_primitive::<Date32Type>().values(), |day| (day >= *DAYS.start()) & (day <= *DAYS.end())),
+        DataType::Time32(TimeUnit::Second) => {
+            scan::every(array.as_primitive::<Time32SecondType>().values(), |time| (time >= 0) & (time < 86_400))
+        }
+        DataType::Time32(_) => {
+            scan::every(array.as_primitive::<Time32MillisecondType>().values(), |time| (time >= 0) & (time < 86_400_000))
+        }
+        DataType::Time64(TimeUnit::Microsecond) => {
+            scan::every(array.as_primitive::<Time64MicrosecondType>().values(), within(0..=86_399_999_999))
+        }
+        DataType::Time64(_) => scan::every(array.as_primitive::<Time64NanosecondType>().values(), within(0..=86_399_999_999_999)),
+        DataType::Timestamp(TimeUnit::Second, _) => scan::every(array.as_primitive::<TimestampSecondType>().values(), seconds(1)),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            scan::every(array.as_primitive::<TimestampMillisecondType>().values(), seconds(1_000))
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            scan::every(array.as_primitive::<TimestampMicrosecondType>().values(), seconds(1_000_000))
+        }
+        // All that fit in 64 bits lie within.
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => BooleanBuffer::new_set(array.len()),
+        _ => BooleanBuffer::new_unset(array.len()),
     }
 }
 
