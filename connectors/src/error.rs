@@ -116,6 +116,13 @@ impl Error {
         Self { blame: *blame, retry: *retry, code, message, setting, columns, help, source: None }
     }
 
+    /// Takes a connector's error out of DataFusion's, which stays beneath it: the step that the rows came from is marked there. Gives back an
+    /// error that holds none.
+    pub fn taken_out(error: DataFusionError) -> Result<Error, DataFusionError> {
+        let Some(own) = Error::find(&error).map(Error::again) else { return Err(error) };
+        Ok(Error { source: Some(Box::new(Beneath(error))), ..own })
+    }
+
     /// Finds the connector's error inside DataFusion's, however deep it was wrapped.
     pub fn find(error: &DataFusionError) -> Option<&Error> {
         let mut current: Option<&(dyn std::error::Error + 'static)> = Some(error);

@@ -84,6 +84,10 @@ pub struct RunRecord {
     pub finished_at: Option<String>,
     /// Why it failed.
     pub error: Option<String>,
+    /// The code of that error.
+    pub code: Option<String>,
+    /// The step it arose in.
+    pub step: Option<String>,
     /// What it did; from the decision on.
     pub summary: Option<Summary>,
 }
@@ -133,6 +137,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "pragma user_version = 1",
     ),
     ("create table run_forgets (run text not null, source text not null)", "pragma user_version = 2"),
+    ("alter table runs add column code text; alter table runs add column step text", "pragma user_version = 3"),
 ];
 
 fn failed(error: sqlx::Error) -> Failure {
@@ -298,6 +303,13 @@ impl History {
         tx.commit().await.map_err(failed)
     }
 
+    /// Notes the code of the error that a run fails with, and the step it arose in.
+    pub async fn note_cause(&self, run: &str, code: &str, step: Option<&str>) -> Result<()> {
+        let sql = "update runs set code = ?, step = ? where run = ?";
+        sqlx::query(sql).bind(code).bind(step).bind(run).execute(&self.pool).await.map_err(failed)?;
+        Ok(())
+    }
+
     /// Ends a run that will not be in every destination: what it staged is gone or given up, its cursors with it.
     pub async fn end(&self, run: &str, status: RunStatus, finished_at: &str, error: Option<&str>) -> Result<()> {
         let mut tx = self.pool.begin_with("begin immediate").await.map_err(failed)?;
@@ -410,6 +422,8 @@ fn record(row: &SqliteRow) -> Result<RunRecord> {
         started_at: row.try_get("started_at").map_err(failed)?,
         finished_at: row.try_get("finished_at").map_err(failed)?,
         error: row.try_get("error").map_err(failed)?,
+        code: row.try_get("code").map_err(failed)?,
+        step: row.try_get("step").map_err(failed)?,
         summary: summary.map(from_text).transpose()?,
     })
 }
@@ -485,6 +499,17 @@ mod tests {
             history.finish(run, "2026-01-01T00:00:01Z", &summary(run)).await.expect("finishes");
             assert_eq!(keys().await, after, "{run}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_failed_run_keeps_the_code_and_the_step_of_its_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let history = History::open(&folder.path().join("state.db"), "one").await.expect("opens");
+        history.begin("r1", "p", "2026-01-01T00:00:00Z").await.expect("begins");
+        history.note_cause("r1", "run", Some("s")).await.expect("notes");
+        history.end("r1", RunStatus::Failed, "2026-01-01T00:00:01Z", Some("divide by zero")).await.expect("ends");
+        let run = history.run("r1").await.expect("reads").expect("found");
+        assert_eq!((run.status, run.code.as_deref(), run.step.as_deref()), (RunStatus::Failed, Some("run"), Some("s")));
     }
 
     #[tokio::test]

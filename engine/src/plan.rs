@@ -8,14 +8,17 @@ use std::{
 
 use datafusion::{
     arrow::datatypes::SchemaRef,
-    catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider},
+    catalog::{
+        CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, TableProvider,
+    },
     common::{TableReference, tree_node::TreeNodeRecursion},
     execution::{SessionStateBuilder, runtime_env::RuntimeEnv},
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     prelude::{SessionConfig, SessionContext},
 };
 use weir_connectors::{
-    Advance, Blame, Error, Purpose, RunContext, SINKS, SOURCES, Sink as SinkTrait, SinkContext, SourceContext, context::ReadCount,
+    Advance, Blame, Coordinates, Error, Purpose, RunContext, SINKS, SOURCES, Sink as SinkTrait, SinkContext, SourceContext,
+    context::ReadCount,
 };
 use weir_pipelines::{Diagnostic, Diagnostics, Mode, Pipeline, Rules, Settings, Sink, Source, Spanned, Transform};
 use weir_schemas::{Contract, prove::Known};
@@ -28,6 +31,7 @@ use crate::{
     error::{Failure, Result},
     expect::Checks,
     given::{Given, Place},
+    now,
     proof::{StepContract, Written, inherited},
     quarantine::Desk,
     step::{Input, Reader, Role, RowCheck, Step, StepTable},
@@ -137,11 +141,18 @@ pub struct Inputs {
     pub seen: HashMap<String, BTreeMap<String, String>>,
     /// Rows given to steps.
     pub given: HashMap<String, Given>,
+    /// Rows that are all there is of a step, which is not opened or planned.
+    pub replaced: Replaced,
 }
+
+/// Rows that take the place of those a source would read or a transform would make, by step. They are checked like the step's own. Where
+/// the step has a contract, the last two columns may be [`weir_connectors::Coordinates`].
+pub type Replaced = HashMap<String, Arc<dyn TableProvider>>;
 
 /// Plans a pipeline. Fails with every diagnostic at once.
 pub async fn plan(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose, frugality: Frugality, inputs: &Inputs) -> Result<Dataflow> {
     let session = session(run.runtime.clone(), run.partitions, run.batch_rows, frugality);
+    now::fix(&session, run.started_at);
     let added =
         inputs.given.iter().filter(|(_, given)| given.place == Place::Instead).flat_map(|(step, _)| delta::downstream(pipeline, step));
     let planner = Planner { pipeline, run, purpose, session: &session, inputs, added: added.collect() };
@@ -149,14 +160,24 @@ pub async fn plan(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose, 
     let mut outside: Option<Failure> = None;
     let mut steps: Vec<PlannedStep> = Vec::new();
     for source in &pipeline.sources {
-        match planner.source(source).await {
+        let name = &source.name.value;
+        let planned = match inputs.replaced.get(name) {
+            Some(rows) => planner.replaced(name, Role::Source, &source.settings.kind.value, &source.rules, rows).map_err(Failure::from),
+            None => planner.source(source).await,
+        };
+        match planned {
             Ok(step) => steps.push(step),
             Err(Failure::Diagnostics(found)) => wrong.extend(found),
             Err(failure) => outside = outside.or(Some(failure)),
         }
     }
     for transform in &pipeline.transforms {
-        match planner.transform(transform, &steps).await {
+        let name = &transform.name.value;
+        let planned = match inputs.replaced.get(name) {
+            Some(rows) => planner.replaced(name, Role::Transform, transforms::kind(&transform.operator), &transform.rules, rows).map(Some),
+            None => planner.transform(transform, &steps).await,
+        };
+        match planned {
             Ok(Some(step)) => steps.push(step),
             Ok(None) => {}
             Err(found) => wrong.extend(found),
@@ -170,7 +191,8 @@ pub async fn plan(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose, 
             Err(found) => wrong.extend(found),
         }
     }
-    if taking_part(pipeline, run.profile.as_deref()).next().is_none() {
+    // A pipeline as written has sinks; one that was cut down to some of its steps has none.
+    if !pipeline.sinks.is_empty() && taking_part(pipeline, run.profile.as_deref()).next().is_none() {
         let message = format!(
             "no sink of \"{}\" takes part {}",
             pipeline.name.value,
@@ -287,6 +309,40 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
+    fn replaced(
+        &self,
+        name: &str,
+        role: Role,
+        kind: &str,
+        rules: &Rules,
+        rows: &Arc<dyn TableProvider>,
+    ) -> Result<PlannedStep, Diagnostics> {
+        let contract = self.contract(rules)?;
+        let desk = self.desk(name, rules);
+        let schema = rows.schema();
+        let coordinates = contract.is_some() && schema.fields().ends_with(&Coordinates::fields());
+        let checks: Vec<Arc<dyn RowCheck>> = match contract {
+            // What these rows lack is a row's fault here, not the contract's: nothing is proved.
+            Some(written) => vec![Arc::new(ContractCheck::new(Some(Arc::new(written.contract)), &schema, coordinates))],
+            None => Vec::new(),
+        };
+        let step =
+            Step::new(name.to_owned(), role, kind.to_owned(), Input::Provider(rows.clone()), checks, desk.clone(), self.run.cancel.clone());
+        Ok(PlannedStep {
+            step: Arc::new(step),
+            desk,
+            account: Account::Same,
+            taken: Vec::new(),
+            given: 0,
+            read: None,
+            advance: None,
+            drift: Vec::new(),
+            shape: None,
+            contract: None,
+            known: Known::default(),
+        })
+    }
+
     async fn source(&self, source: &Source) -> Result<PlannedStep> {
         let contract = self.contract(&source.rules);
         let kind = SOURCES.iter().find(|kind| kind.kind == source.settings.kind.value).expect("the parser knows the kinds of sources");
@@ -328,8 +384,7 @@ impl Planner<'_> {
             Some(given) => match given.place {
                 Place::Instead => given.rows.table(),
                 Place::Beside => given.beside(settled.table),
-            }
-            .map_err(|error| crate::run::explain(&error))?,
+            },
         };
         let mut checks: Vec<Arc<dyn RowCheck>> = settled.check.into_iter().collect();
         let rows = checks.last().map_or_else(|| provider.schema(), |check| check.schema());
@@ -391,14 +446,15 @@ impl Planner<'_> {
         let given = self.inputs.given.get(&transform.name.value);
         let mut input = Input::Plan(planned.plan.clone());
         if let Some(given) = given {
-            let joined = given.rows.table().and_then(|table| match given.place {
-                Place::Instead => Ok(Input::Provider(table)),
+            let table = given.rows.table();
+            input = match given.place {
+                Place::Instead => Input::Provider(table),
                 Place::Beside => {
-                    let rows = session.read_table(table)?.into_unoptimized_plan();
-                    Ok(Input::Plan(LogicalPlanBuilder::from(planned.plan.clone()).union(rows)?.build()?))
+                    let own = LogicalPlanBuilder::from(planned.plan.clone());
+                    let joined = session.read_table(table).and_then(|rows| own.union(rows.into_unoptimized_plan())?.build());
+                    Input::Plan(joined.map_err(|error| vec![self.odd(transform, &crate::sql::message(&error))])?)
                 }
-            });
-            input = joined.map_err(|error| vec![self.odd(transform, &crate::sql::message(&error))])?;
+            };
         }
         if given.is_some_and(|given| given.place == Place::Instead) {
             (inputs, taken) = (Vec::new(), Vec::new());

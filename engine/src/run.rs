@@ -118,11 +118,16 @@ async fn attempts(mut attempt: Attempt<'_>, cancel: CancellationToken) -> Result
         return Err(failure);
     }
     let failure = if cancel.is_cancelled() { Failure::Interrupted } else { failure };
-    let (status, text) = match &failure {
-        Failure::Interrupted => (RunStatus::Interrupted, None),
-        Failure::Error(error) => (RunStatus::Failed, Some(error.to_string())),
-        Failure::Diagnostics(all) => (RunStatus::Failed, all.first().map(|first| first.message.clone())),
+    let (status, text, cause) = match &failure {
+        Failure::Interrupted => (RunStatus::Interrupted, None, None),
+        Failure::Error(error) => (RunStatus::Failed, Some(error.to_string()), Some((error.code.as_str(), error.step.as_deref()))),
+        Failure::Diagnostics(all) => {
+            (RunStatus::Failed, all.first().map(|first| first.message.clone()), all.first().map(|first| (first.code, None)))
+        }
     };
+    if let Some((code, step)) = cause {
+        history.note_cause(&attempt.context.run, code, step).await?;
+    }
     history.end(&attempt.context.run, status, &workspace.now(), text.as_deref()).await?;
     Err(failure)
 }
@@ -324,9 +329,9 @@ impl<'a> Attempt<'a> {
         for planned in &flow.steps {
             planned.desk.verdict(self.rows_in(planned)).map_err(|failure| failure.in_step(&planned.step.name))?;
         }
-        let evaluating = expect::evaluate(self.pipeline, &flow.checks, &kept, &flow.session, &self.context, self.history);
+        let evaluating = expect::evaluate(self.pipeline, &flow.checks, &kept, &flow.session, &self.context, Some(self.history));
         let evaluated = self.unless_cancelled(evaluating).await?;
-        if let Some(failure) = self.unmet(&evaluated) {
+        if let Some(failure) = unmet(&evaluated, &self.context.run) {
             return Err(failure);
         }
         let quarantined = self.unless_cancelled(self.quarantine(flow, destinations)).await?;
@@ -364,25 +369,6 @@ impl<'a> Attempt<'a> {
         Ok(summary)
     }
 
-    /// What is said of expectations that do not hold and stop publishing: the first in full, the others below.
-    fn unmet(&self, evaluated: &Evaluated) -> Option<Failure> {
-        let mut failed = evaluated.outcomes.iter().filter(|outcome| outcome.outcome == "failed");
-        let first = failed.next()?;
-        let sentence = |outcome: &ExpectationOutcome| format!("\"{}\" does not hold: {}", outcome.name, outcome.detail);
-        let mut failure = Failure::error("expectation-failed", sentence(first)).in_step(&first.on);
-        for other in failed {
-            failure = failure.detail(format!("step \"{}\": {}", other.on, sentence(other)));
-        }
-        if let Some(note) = &evaluated.note {
-            failure = failure.detail(note.clone());
-        }
-        failure = failure.help("nothing was published; mend the data or the step, or give the expectation severity = \"warn\"");
-        if evaluated.outcomes.iter().any(|outcome| outcome.rows_kept > 0) {
-            failure = failure.help(format!("see the rows that fail with: weir runs failing {}", self.context.run));
-        }
-        Some(failure)
-    }
-
     /// Gives up waiting when the run is cancelled.
     async fn unless_cancelled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
@@ -397,11 +383,11 @@ impl<'a> Attempt<'a> {
         // All readers are planned before any is executed: a shared step has to know who reads it.
         let mut plans = Vec::new();
         for sink in &flow.sinks {
-            plans.push(self.reader(flow, &sink.from, &sink.taken).await.map_err(|error| self.explain(&error))?);
+            plans.push(reader(flow, &sink.from, &sink.taken).await.map_err(|error| explain_step(&error))?);
         }
         let mut taps = Vec::new();
         for tap in &flow.checks.taps {
-            taps.push(self.reader(flow, &tap.step, &tap.taken).await.map_err(|error| self.explain(&error))?);
+            taps.push(reader(flow, &tap.step, &tap.taken).await.map_err(|error| explain_step(&error))?);
         }
         plans.iter().chain(&taps).for_each(share::arm);
         let tasks = flow.session.task_ctx();
@@ -442,7 +428,7 @@ impl<'a> Attempt<'a> {
                     Some(Ok((_, Ok(rows)))) => kept.extend(rows),
                     Some(Ok((_, Err(error)))) => {
                         if failure.is_none() {
-                            failure = Some(self.explain(&error));
+                            failure = Some(explain_step(&error));
                         }
                         self.context.cancel.cancel();
                         work.abort_all();
@@ -472,13 +458,6 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    async fn reader(&self, flow: &Dataflow, step: &Arc<Step>, reader: &Arc<Reader>) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let session = plan::fork(&flow.session);
-        let name = TableReference::bare(step.name.as_str());
-        session.register_table(name.clone(), Arc::new(StepTable::new(step.clone(), reader.clone())))?;
-        session.table(name).await?.create_physical_plan().await
-    }
-
     /// Writes what was set aside into quarantine loads, which publish with the others.
     async fn quarantine(&self, flow: &Dataflow, destinations: &mut Vec<Destination>) -> Result<HashMap<String, u64>> {
         let mut written = HashMap::new();
@@ -492,7 +471,7 @@ impl<'a> Attempt<'a> {
             let record = LoadRecord { sink: context.step.clone(), kind: lake::SINK.kind.to_owned(), state: load.stage(), published: false };
             self.history.stage(&self.context.run, &record).await?;
             destinations.push(Destination { record, load: load.clone() });
-            let count = load.write_all(stream, &tasks).await.map_err(|error| self.explain(&step::mark(step, error)))?;
+            let count = load.write_all(stream, &tasks).await.map_err(|error| explain_step(&step::mark(step, error)))?;
             if count != rows {
                 return Err(
                     Failure::error("books", format!("{rows} rows of \"{step}\" were set aside and {count} written")).blame(Blame::Weir)
@@ -507,7 +486,7 @@ impl<'a> Attempt<'a> {
             let record = LoadRecord { sink: context.step.clone(), kind: lake::SINK.kind.to_owned(), state: load.stage(), published: false };
             self.history.stage(&self.context.run, &record).await?;
             destinations.push(Destination { record, load: load.clone() });
-            load.write_all(mending.ended.stream(), &tasks).await.map_err(|error| self.explain(&step::mark(&mending.step, error)))?;
+            load.write_all(mending.ended.stream(), &tasks).await.map_err(|error| explain_step(&step::mark(&mending.step, error)))?;
         }
         Ok(written)
     }
@@ -594,14 +573,41 @@ impl<'a> Attempt<'a> {
         self.clock(&mut summary);
         summary
     }
+}
 
-    /// What a failed dataflow has to say: the step, the cause, the setting.
-    fn explain(&self, error: &DataFusionError) -> Failure {
-        let failure = explain(error);
-        match step::marked(error) {
-            Some(step) => failure.in_step(step),
-            None => failure,
-        }
+/// What is said of expectations that do not hold and stop publishing: the first in full, the others below.
+pub(crate) fn unmet(evaluated: &Evaluated, run: &str) -> Option<Failure> {
+    let mut failed = evaluated.outcomes.iter().filter(|outcome| outcome.outcome == "failed");
+    let first = failed.next()?;
+    let sentence = |outcome: &ExpectationOutcome| format!("\"{}\" does not hold: {}", outcome.name, outcome.detail);
+    let mut failure = Failure::error("expectation-failed", sentence(first)).in_step(&first.on);
+    for other in failed {
+        failure = failure.detail(format!("step \"{}\": {}", other.on, sentence(other)));
+    }
+    if let Some(note) = &evaluated.note {
+        failure = failure.detail(note.clone());
+    }
+    failure = failure.help("nothing was published; mend the data or the step, or give the expectation severity = \"warn\"");
+    if evaluated.outcomes.iter().any(|outcome| outcome.rows_kept > 0) {
+        failure = failure.help(format!("see the rows that fail with: weir runs failing {run}"));
+    }
+    Some(failure)
+}
+
+/// The physical plan that reads a step's rows, counted in `reader`.
+pub(crate) async fn reader(flow: &Dataflow, step: &Arc<Step>, reader: &Arc<Reader>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let session = plan::fork(&flow.session);
+    let name = TableReference::bare(step.name.as_str());
+    session.register_table(name.clone(), Arc::new(StepTable::new(step.clone(), reader.clone())))?;
+    session.table(name).await?.create_physical_plan().await
+}
+
+/// What a failed dataflow has to say: the step, the cause, the setting.
+pub(crate) fn explain_step(error: &DataFusionError) -> Failure {
+    let failure = explain(error);
+    match step::marked(error) {
+        Some(step) => failure.in_step(step),
+        None => failure,
     }
 }
 
@@ -614,6 +620,13 @@ pub fn explain(error: &DataFusionError) -> Failure {
             .help("raise [memory] limit in weir.toml, or make the step's rows narrower before it sorts, joins or groups");
     }
     if let Some(found) = Error::find(error) {
+        // A sink that only passes on what its rows failed with is not to blame.
+        if let Some(rows) = std::error::Error::source(found).and_then(|beneath| beneath.downcast_ref::<DataFusionError>())
+            && found.code == "dataflow"
+            && step::marked(rows).is_some()
+        {
+            return explain(rows);
+        }
         return Failure::from_connector(found);
     }
     Failure::Error(Box::new(RunError {

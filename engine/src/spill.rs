@@ -19,11 +19,13 @@ use arrow::{
     },
 };
 use datafusion::{
-    catalog::{TableProvider, streaming::StreamingTable},
+    catalog::TableProvider,
     error::{DataFusionError, Result},
-    execution::{SendableRecordBatchStream, TaskContext, runtime_env::RuntimeEnv, spill_file::SpillFile},
-    physical_plan::{stream::RecordBatchStreamAdapter, streaming::PartitionStream},
+    execution::{SendableRecordBatchStream, runtime_env::RuntimeEnv, spill_file::SpillFile},
+    physical_plan::stream::RecordBatchStreamAdapter,
 };
+
+use crate::spill_table::SpilledTable;
 
 /// A file that batches are written to.
 pub struct SpillWriter {
@@ -119,16 +121,6 @@ impl fmt::Debug for Spilled {
     }
 }
 
-impl PartitionStream for Spilled {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        self.stream()
-    }
-}
-
 impl Spilled {
     /// The batches' schema.
     pub fn schema(&self) -> &SchemaRef {
@@ -141,8 +133,8 @@ impl Spilled {
     }
 
     /// The rows as a table.
-    pub fn table(&self) -> Result<Arc<dyn TableProvider>> {
-        Ok(Arc::new(StreamingTable::try_new(self.schema.clone(), vec![Arc::new(self.clone())])?))
+    pub fn table(&self) -> Arc<dyn TableProvider> {
+        Arc::new(SpilledTable(self.clone()))
     }
 
     /// Reads the file from its start.

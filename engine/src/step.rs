@@ -27,7 +27,7 @@ use datafusion::{
 use futures::StreamExt;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
-use weir_connectors::{Reject, Rejects};
+use weir_connectors::{Reject, Rejects, error::Beneath};
 
 use crate::share::{Shared, SharedExec};
 
@@ -270,7 +270,11 @@ pub fn marked(error: &DataFusionError) -> Option<&str> {
         {
             return Some(step);
         }
-        current = error.source();
+        // A sink tells what the rows' own connector said, and keeps the rest beneath.
+        current = match error.downcast_ref::<Beneath<DataFusionError>>() {
+            Some(Beneath(inner)) => Some(inner),
+            None => error.source(),
+        };
     }
     None
 }

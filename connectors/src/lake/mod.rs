@@ -247,9 +247,10 @@ impl Sink for LakeSink {
 
 /// DataFusion's error as a connector's: the connector's own where one lies beneath.
 pub(crate) fn from_datafusion(error: DataFusionError) -> Error {
-    if let Some(found) = Error::find(&error) {
-        return found.again();
-    }
+    let error = match Error::taken_out(error) {
+        Ok(own) => return own,
+        Err(error) => error,
+    };
     match error.find_root() {
         DataFusionError::ResourcesExhausted(what) => Error::user("out-of-memory", format!("the lake sink ran out of memory: {what}"))
             .help("raise \"limit\" under [memory] in weir.toml")

@@ -233,10 +233,7 @@ async fn joined(encoding: AbortOnDropHandle<Result<()>>) -> Result<()> {
 
 /// DataFusion's error as a connector's: the connector's own where one lies beneath.
 pub(super) fn from_datafusion(error: datafusion::error::DataFusionError) -> Error {
-    match Error::find(&error) {
-        Some(found) => found.again(),
-        None => Error::system("dataflow", error.find_root().strip_backtrace()).because(error),
-    }
+    Error::taken_out(error).unwrap_or_else(|error| Error::system("dataflow", error.find_root().strip_backtrace()).because(error))
 }
 
 /// The run was stopped.

@@ -179,7 +179,7 @@ pub async fn keep(step: &Step, mut rows: SendableRecordBatchStream, run: &RunCon
     Ok(Kept { step: step.name.clone(), rows: writer.finish()? })
 }
 
-/// Makes every check and keeps the rows that fail. A failed check that stops publishing is told by its outcome, `failed`; one that
+/// Makes every check and keeps the rows that fail; without a history nothing is kept, and no run was before. A failed check that stops publishing is told by its outcome, `failed`; one that
 /// does not is `warned`.
 pub async fn evaluate(
     pipeline: &Pipeline,
@@ -187,11 +187,11 @@ pub async fn evaluate(
     kept: &[Kept],
     session: &SessionContext,
     run: &RunContext,
-    history: &History,
+    history: Option<&History>,
 ) -> Result<Evaluated> {
     let check = Check { pipeline, checks, kept, run, history };
     let mut evaluated = Evaluated { outcomes: Vec::new(), note: None };
-    let mut failing = Some(failing::Writer::new(run));
+    let mut failing = history.map(|_| failing::Writer::new(run));
     for expectation in &pipeline.expectations {
         let answer = match check.answer(expectation, session).await {
             // What hashing cannot hold, sorting can: the rows are on disk still.
@@ -288,14 +288,14 @@ struct Check<'a> {
     checks: &'a Checks,
     kept: &'a [Kept],
     run: &'a RunContext,
-    history: &'a History,
+    history: Option<&'a History>,
 }
 
 impl Check<'_> {
     async fn answer(&self, expectation: &Expectation, session: &SessionContext) -> Result<Answer, Trouble> {
         let mut tables: Vec<(String, Arc<dyn TableProvider>)> = Vec::new();
         for kept in self.kept.iter().filter(|kept| expectation.reads.iter().any(|name| name.value == kept.step)) {
-            tables.push((kept.step.clone(), kept.rows.table()?));
+            tables.push((kept.step.clone(), kept.rows.table()));
         }
         let session = self.checks.session(session, tables.into_iter())?;
         let question = ask(expectation, &session, &self.pipeline.file).await.map_err(|found| Trouble::Else(found.into()))?;
@@ -368,7 +368,10 @@ impl Check<'_> {
             let found = value.map_or("null".to_owned(), |value| value.to_string());
             return Ok(Answer::of(false, format!("{} is {found}, and is to be compared with earlier runs", of.text())));
         };
-        let summaries = self.history.published_summaries(&self.run.pipeline, *runs).await.map_err(Trouble::Else)?;
+        let summaries = match self.history {
+            Some(history) => history.published_summaries(&self.run.pipeline, *runs).await.map_err(Trouble::Else)?,
+            None => Vec::new(),
+        };
         // One value a run, however many expectations hold it against others.
         let measured = |outcome: &ExpectationOutcome| {
             let measured = outcome.measured.as_ref().filter(|measured| measured.of == of.text());

@@ -227,6 +227,8 @@ mod tests {
             started_at: "2026-11-23T00:00:00.250Z".into(),
             finished_at: finished_at.map(str::to_owned),
             error: error.map(str::to_owned),
+            code: None,
+            step: None,
             summary: None,
         }
     }
