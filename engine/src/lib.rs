@@ -14,6 +14,7 @@ pub mod failing;
 pub mod given;
 pub mod history;
 pub mod mend;
+pub mod minimise;
 pub mod now;
 pub mod plan;
 pub mod proof;
@@ -28,7 +29,9 @@ pub mod spill_table;
 pub mod sql;
 pub mod step;
 pub mod survey;
+pub mod test;
 pub mod transforms;
+pub mod trial;
 pub mod workspace;
 
 pub use books::{Books, SinkBooks, StepBooks, Summary};

@@ -11,6 +11,7 @@ pub mod project;
 pub mod schema;
 pub mod settings;
 pub mod sql;
+pub mod test;
 pub mod units;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Label, Severity, SourceFile, Span, Spanned};
@@ -23,3 +24,4 @@ pub use project::{Connection, Project};
 pub use schema::{KindSchema, pipeline_schema};
 pub use settings::Settings;
 pub use sql::{Relation, SqlText};
+pub use test::{Fails, Given, GivenRows, Literal, Moment, Row, StepRows, Test};

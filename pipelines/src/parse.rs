@@ -6,6 +6,7 @@ mod graph;
 mod operators;
 mod schedule;
 mod steps;
+mod test;
 pub(crate) mod walk;
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc};
@@ -179,7 +180,7 @@ fn read(walk: &mut Walk<'_>, root: &DeTable<'_>, folder: PathBuf, vocabulary: Vo
     let order = graph::order(walk, &steps.declared);
     graph::sort(&mut steps.transforms, &order);
     let (expectations, reads) = expect::expectations(walk, root, &steps.declared);
-    let tests = expect::tests(walk, root, &steps.declared);
+    let tests = test::tests(walk, root, &steps.declared);
     graph::unread(walk, &steps.declared, &reads);
     let top: Span = name.as_ref().map_or(0..0, |name: &Spanned<String>| name.span.clone());
     for (role, code, help) in [
@@ -254,7 +255,7 @@ pub(crate) fn known_keys() -> KnownKeys {
         sink: &steps::SINK_KEYS,
         expect: &expect::EXPECT_KEYS,
         checks: &expect::CHECKS,
-        test: &expect::TEST_KEYS,
+        test: &test::TEST_KEYS,
     }
 }
 

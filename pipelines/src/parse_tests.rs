@@ -9,6 +9,7 @@ use crate::{
     cron::{CatchUp, Overlap, Retry},
     golden::{check, render},
     pipeline::{Expected, Incremental, Keep, Measure, Mode, OnInvalid, OnSchemaChange, Operator, Reference, ShareMax},
+    test::{Given, GivenRows, Literal, Moment, Row, StepRows, Test},
 };
 
 const KINDS: Vocabulary<'_> = Vocabulary {
@@ -161,7 +162,10 @@ fn the_file_of_the_design_is_read_whole() {
     assert_eq!((lake.mode.value, lake.on_schema_change, lake.key.len()), (Mode::Append, OnSchemaChange::Fail, 0));
     assert_eq!((warehouse.mode.value, warehouse.on_schema_change, warehouse.key.len()), (Mode::Merge, OnSchemaChange::AddColumns, 3));
     assert_eq!(pipeline.tests.len(), 1);
-    assert!(pipeline.tests[0].table().contains_key("given"));
+    let test = &pipeline.tests[0];
+    assert_eq!(test.name.value, "a flight without a departure delay is left out");
+    assert!(matches!(&test.given[0].rows, GivenRows::Rows(rows) if rows.len() == 2 && rows[1].cells.len() == 2));
+    assert_eq!((test.given[1].step.value.as_str(), test.expect[0].rows.len(), test.fails.is_none()), ("planes", 1, true));
 }
 
 #[test]
@@ -279,7 +283,64 @@ fn a_file_without_known_kinds_has_none() {
     assert_eq!(found.iter().map(|found| found.code).collect::<Vec<_>>(), ["unknown-kind", "unknown-kind"]);
 }
 
+fn cell() -> impl Strategy<Value = Literal> {
+    let leaf = prop_oneof![
+        any::<String>().prop_map(Literal::Text),
+        any::<i64>().prop_map(|number| Literal::Integer(number.into())),
+        any::<f64>().prop_filter("NaN is not itself", |number| !number.is_nan()).prop_map(Literal::Float),
+        any::<bool>().prop_map(Literal::Boolean),
+        Just(Literal::Moment(Moment::Instant("2026-01-31T10:00:00.000001Z".into()))),
+        Just(Literal::Moment(Moment::Date("0001-01-01".into()))),
+    ];
+    let place = |value: Literal| Spanned::new(value, 0..0);
+    leaf.prop_recursive(2, 8, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone().prop_map(place), 0..4).prop_map(Literal::List),
+            prop::collection::btree_map(any::<String>(), inner.prop_map(place), 0..4)
+                .prop_map(|cells| Literal::Record(cells.into_iter().map(|(name, value)| (Spanned::new(name, 0..0), value)).collect())),
+        ]
+    })
+}
+
+/// A value without its places, keys sorted.
+fn bare(value: &Literal) -> Literal {
+    match value {
+        Literal::List(items) => Literal::List(items.iter().map(|item| Spanned::new(bare(&item.value), 0..0)).collect()),
+        Literal::Record(cells) => {
+            let mut cells: Vec<_> = cells
+                .iter()
+                .map(|(name, value)| (Spanned::new(name.value.clone(), 0..0), Spanned::new(bare(&value.value), 0..0)))
+                .collect();
+            cells.sort_by(|(a, _), (b, _)| a.value.cmp(&b.value));
+            Literal::Record(cells)
+        }
+        other => other.clone(),
+    }
+}
+
 proptest! {
+    #[test]
+    fn a_test_that_was_written_reads_the_same(values in prop::collection::vec(cell(), 0..5), name in "[a-z].{0,20}", remark in any::<String>()) {
+        let place = |text: &str| Spanned::new(text.to_owned(), 0..0);
+        let rows: Vec<Row> =
+            values.iter().map(|value| Row { span: 0..0, cells: vec![(place("x y"), Spanned::new(value.clone(), 0..0))] }).collect();
+        let columns = [("x y".to_owned(), place("text"))].into_iter().collect();
+        let typed = Given { step: place("a"), rows: GivenRows::Typed { columns, rows: rows.clone() } };
+        let test = Test {
+            name: place(&name), span: 0..0, given: vec![typed], expect: vec![StepRows { step: place("a"), rows }],
+            quarantine: vec![], fails: None, now: None,
+        };
+        let text = format!("{}\n{}", small(""), test.to_toml(&[remark]));
+        let pipeline = read(&text, &[]).unwrap_or_else(|found| panic!("{text}\n{}", render(&found)));
+        let found = &pipeline.tests[0];
+        prop_assert_eq!(&found.name.value, &name);
+        let GivenRows::Typed { rows: given, .. } = &found.given[0].rows else { panic!("typed") };
+        for rows in [given, &found.expect[0].rows] {
+            let found: Vec<Literal> = rows.iter().map(|row| bare(&row.cells[0].1.value)).collect();
+            prop_assert_eq!(found, values.iter().map(bare).collect::<Vec<_>>());
+        }
+    }
+
     #[test]
     fn no_text_panics(text in "\\PC{0,80}|([a-z\\[\\]{}=\".,#'\\n 0-9-]|source|sink|from){0,40}") {
         let _ = read(&text, &[]);

@@ -9,6 +9,7 @@ use crate::{
     diagnostic::{SourceFile, Span, Spanned},
     settings::Settings,
     sql::SqlText,
+    test::Test,
 };
 
 /// One pipeline file: a directed acyclic graph of steps with unique names.
@@ -36,8 +37,8 @@ pub struct Pipeline {
     pub sinks: Vec<Sink>,
     /// Checks made on whole steps before publishing.
     pub expectations: Vec<Expectation>,
-    /// The `[[test]]` tables, kept as written; `weir test` reads them.
-    pub tests: Vec<Settings>,
+    /// What steps make of given rows, as written.
+    pub tests: Vec<Test>,
     /// What is worth a word though it is no error.
     pub warnings: Vec<crate::Diagnostic>,
 }

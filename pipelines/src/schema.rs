@@ -346,18 +346,47 @@ fn expectation() -> Value {
 }
 
 fn test() -> Value {
-    let rows = |description: &str| json!({ "type": "object", "description": description, "additionalProperties": { "type": ["array", "object"] } });
-    table(
+    let rows = json!({ "type": "array", "items": { "type": "object" } });
+    let steps = |description: &str, rows: Value| json!({ "type": "object", "description": description, "additionalProperties": rows });
+    let given = json!({ "anyOf": [
+        rows,
+        table("The rows of a file, read as the source reads its own.", json!({ "file": string("The path, relative to this file.", None) }), &["file"]),
+        table(
+            "Exactly these columns, and rows of them.",
+            json!({
+                "columns": { "type": "object", "description": "Column = \"SQL type\".", "additionalProperties": { "type": "string", "minLength": 1 } },
+                "rows": rows,
+            }),
+            &["columns"],
+        ),
+    ] });
+    let fails = json!({ "description": "How a run of these rows fails: an error's code, or the code with the step and the expectation.", "anyOf": [
+        { "type": "string", "minLength": 1 },
+        table(
+            "An error's code, and where it comes from.",
+            json!({
+                "code": string("The error's code, such as expectation-failed.", None),
+                "step": string("The step it fails in. Default any.", None),
+                "expectation": string("The name of the expectation that does not hold. Default any.", None),
+            }),
+            &["code"],
+        ),
+    ] });
+    let mut test = table(
         "Given these rows, expect those.",
         json!({
             "name": string("What holds, in a sentence.", None),
-            "given": rows("Rows by step."),
-            "expect": rows("Rows by step."),
-            "now": { "description": "The time it is." },
+            "given": steps("Rows in place of those that a step would read or make.", given),
+            "expect": steps("Rows that a step makes, in any order; only the columns they name are compared.", rows.clone()),
+            "quarantine": steps("Rows that a step rejects, as the quarantine shows them: code, column, reason, row, raw.", rows),
+            "fails": fails,
+            "now": { "description": "The time it is. Default: when the test is run." },
             "interval": { "description": "The interval that is run." },
         }),
-        &["name", "given", "expect"],
-    )
+        &["name", "given"],
+    );
+    merge(&mut test, json!({ "anyOf": [{ "required": ["expect"] }, { "required": ["quarantine"] }, { "required": ["fails"] }] }));
+    test
 }
 
 #[cfg(test)]

@@ -151,12 +151,32 @@ pub struct Settings {
     pub span: Span,
     document: Arc<Document>,
     path: Vec<String>,
+    /// Where all that is wrong is told, of settings that a person did not write under this kind.
+    place: Option<Span>,
 }
 
 impl Settings {
     /// Names the table at `path` (the last part is the kind's key, or an index of an array of tables) of a document.
     pub fn new(document: &Arc<Document>, path: Vec<String>, kind: Spanned<String>, span: Span) -> Self {
-        Self { kind, file: document.file.clone(), span, document: document.clone(), path }
+        Self { kind, file: document.file.clone(), span, document: document.clone(), path, place: None }
+    }
+
+    /// These settings with one value changed; under another kind, that value alone. What is wrong with it is told at `span`.
+    pub fn with(&self, kind: &str, key: &str, value: &str, span: Span) -> Self {
+        let mut path = self.path.clone();
+        path.pop();
+        path.push(kind.to_owned());
+        let mut overrides = self.document.overrides.clone();
+        overrides.push((path.iter().cloned().chain([key.to_owned()]).collect(), toml::Value::from(value).to_string()));
+        let document = Document { file: self.file.clone(), overrides, profile: self.document.profile.clone() };
+        Self {
+            kind: Spanned::new(kind.to_owned(), span.clone()),
+            file: self.file.clone(),
+            span: span.clone(),
+            document: Arc::new(document),
+            path,
+            place: Some(span),
+        }
     }
 
     /// The table as it was written, overrides applied.
@@ -181,6 +201,9 @@ impl Settings {
 
     /// The span of the value under a dotted path such as `csv.null`, or of the nearest table around it.
     pub fn span_of(&self, path: &str) -> Span {
+        if let Some(place) = &self.place {
+            return place.clone();
+        }
         let mut table = self.table();
         let mut span = self.span.clone();
         for part in path.split('.') {

@@ -152,3 +152,15 @@ fn a_value_is_found_by_its_dotted_path() {
     assert_eq!(&text[settings.span_of("nothing.here")], "[file]");
     assert_eq!(&text[settings.span_of("csv.nothing")], "csv");
 }
+
+#[test]
+fn settings_with_another_value_keep_the_rest_and_point_at_who_asked() {
+    let settings = settings("[file]\npath = \"a.csv\"\ncsv.null = [\"NA\"]", &[]);
+    let other = settings.with("file", "path", "b \"c\".csv", 3..5);
+    let table = other.table();
+    assert_eq!(table["path"].get_ref().as_str(), Some("b \"c\".csv"));
+    assert!(table.contains_key("csv"));
+    assert_eq!((other.span_of("path"), other.span_of("csv.null")), (3..5, 3..5));
+    let of_another_kind = settings.with("table", "path", "b.csv", 3..5).table().len();
+    assert_eq!(of_another_kind, 1);
+}

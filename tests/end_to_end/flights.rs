@@ -52,3 +52,13 @@ fn the_flights_pipeline_checks_without_reading_its_data() {
     project.ok(&["check", "flights"]);
     assert!(!project.path(".weir/lake").exists(), "a check made a lake");
 }
+
+#[test]
+fn the_flights_tests_pass_without_its_data() {
+    let project = shipped();
+    std::fs::remove_dir_all(project.path("pipelines/flights/data")).unwrap();
+    let outcome = project.ok(&["test", "--json"]);
+    let found = outcome.json();
+    assert!(found["passed"].as_u64().unwrap() >= 4 && found["failed"] == 0 && found["wrong"] == 0, "{outcome}");
+    assert!(!project.path(".weir").exists(), "a test left state behind");
+}

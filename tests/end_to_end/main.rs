@@ -13,6 +13,7 @@ mod lake;
 mod large;
 mod left;
 mod mended;
+mod minimise;
 mod project;
 mod referee;
 mod servers;

@@ -1,4 +1,4 @@
-//! `[[expect]]`, checks over a step's whole output, and `[[test]]`, which is kept for `weir test` and only looked over here.
+//! `[[expect]]`: checks over a step's whole output.
 
 use toml::de::{DeTable, DeValue};
 
@@ -11,7 +11,6 @@ use super::{
 use crate::{
     diagnostic::{Diagnostic, Span, Spanned},
     pipeline::{Expectation, Expected, Measure, Reference, Scalar},
-    settings::Settings,
     units,
 };
 
@@ -26,10 +25,9 @@ const RUNS_LEAST: u64 = 3;
 const RUNS_MOST: u64 = 1000;
 /// Iglewicz and Hoaglin's own bound.
 pub(crate) const Z_MAX: f64 = 3.5;
-pub(crate) const TEST_KEYS: [&str; 5] = ["name", "given", "expect", "now", "interval"];
 
 /// The tables of an array such as `[[expect]]`.
-fn tables<'t, 'i>(walk: &mut Walk<'_>, root: &'t DeTable<'i>, key: &str) -> Vec<(usize, Span, &'t DeTable<'i>)> {
+pub(super) fn tables<'t, 'i>(walk: &mut Walk<'_>, root: &'t DeTable<'i>, key: &str) -> Vec<(Span, &'t DeTable<'i>)> {
     let Some(value) = root.get(key) else { return vec![] };
     let DeValue::Array(items) = value.get_ref() else {
         walk.wrong_type(key, value, "an array of tables");
@@ -41,8 +39,8 @@ fn tables<'t, 'i>(walk: &mut Walk<'_>, root: &'t DeTable<'i>, key: &str) -> Vec<
         return vec![];
     };
     let mut tables = Vec::new();
-    for (index, item) in items.iter().enumerate() {
-        tables.extend(walk.as_table(key, item).map(|table| (index, item.span(), table)));
+    for item in items.iter() {
+        tables.extend(walk.as_table(key, item).map(|table| (item.span(), table)));
     }
     tables
 }
@@ -50,7 +48,7 @@ fn tables<'t, 'i>(walk: &mut Walk<'_>, root: &'t DeTable<'i>, key: &str) -> Vec<
 /// Reads all expectations, and which steps they read.
 pub(crate) fn expectations(walk: &mut Walk<'_>, root: &DeTable<'_>, declared: &[Declared]) -> (Vec<Expectation>, Vec<Read>) {
     let (mut expectations, mut reads) = (Vec::new(), Vec::new());
-    for (_, span, entries) in tables(walk, root, "expect") {
+    for (span, entries) in tables(walk, root, "expect") {
         let table = Table { entries, what: "an expectation", span: &span };
         expectations.extend(expectation(walk, table, declared, &mut reads));
     }
@@ -342,47 +340,4 @@ fn row_count(walk: &mut Walk<'_>, value: &Value<'_>) -> Option<(String, Expected
     let (min, max) = (min.map_or(0, |min| min.value), max.map(|max| max.value));
     let words = max.map_or(format!("at least {min} rows"), |max| format!("{min} to {max} rows"));
     Some((words, Expected::RowCount { min, max }))
-}
-
-/// Looks over all tests and keeps them as written.
-pub(crate) fn tests(walk: &mut Walk<'_>, root: &DeTable<'_>, declared: &[Declared]) -> Vec<Settings> {
-    let key_span = root.get_key_value("test").map_or(0..0, |(key, _)| key.span());
-    let mut tests = Vec::new();
-    for (index, span, entries) in tables(walk, root, "test") {
-        let table = Table { entries, what: "a test", span: &span };
-        walk.unknown_keys(table, &TEST_KEYS);
-        walk.required(table, "name", "say in a sentence what holds");
-        for key in ["given", "expect"] {
-            let Some(value) = entries.get(key) else {
-                walk.missing_key(table, key, &format!("write [test.{key}] with a step's rows: orders = [{{ id = 1 }}]"));
-                continue;
-            };
-            let Some(steps) = walk.as_table(key, value) else { continue };
-            for (name, rows) in in_order(steps) {
-                let read = Read { name: name.clone(), folded: false };
-                check_read(walk, declared, "a test", &read);
-                match rows.get_ref() {
-                    DeValue::Array(rows) => rows.iter().for_each(|row| {
-                        walk.as_table(&name.value, row);
-                    }),
-                    // A table says where the rows are, for instance in a file.
-                    DeValue::Table(_) => {}
-                    _ => walk.wrong_type(&name.value, rows, "an array of rows"),
-                }
-            }
-        }
-        if let Some(now) = entries.get("now")
-            && !matches!(now.get_ref(), DeValue::String(_) | DeValue::Datetime(_))
-        {
-            walk.wrong_type("now", now, "a datetime");
-        }
-        if let Some(interval) = entries.get("interval")
-            && !matches!(interval.get_ref(), DeValue::String(_) | DeValue::Array(_) | DeValue::Table(_))
-        {
-            walk.wrong_type("interval", interval, "an array of two datetimes");
-        }
-        let kind = Spanned::new("test".to_owned(), key_span.clone());
-        tests.push(Settings::new(walk.document, vec!["test".into(), index.to_string()], kind, span));
-    }
-    tests
 }

@@ -19,6 +19,7 @@ pub mod schema;
 pub mod signals;
 pub mod sql;
 pub mod statements;
+pub mod test;
 pub mod types;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
@@ -37,6 +38,7 @@ const EXAMPLES: &str = "\
 Examples:
   weir init shop && cd shop            make a project with an example pipeline
   weir check                           check every pipeline; nothing runs
+  weir test                            run the tests in pipeline files
   weir run orders                      run one pipeline and show its account
   weir sql -c \"select * from lake.shop.orders limit 10\"
   weir quarantine show orders          rows that broke their contract, and why
@@ -89,6 +91,7 @@ enum Command {
     New(new::New),
     Check(check::Check),
     Plan(plan::Plan),
+    Test(test::Test),
     Run(run::Run),
     Sql(sql::Sql),
     Runs(runs::Runs),
@@ -148,6 +151,7 @@ async fn dispatch(context: &Context, command: Command) -> Answer {
             Command::New(new) => new.answer(context),
             Command::Check(check) => check.answer(context).await,
             Command::Plan(plan) => plan.answer(context).await,
+            Command::Test(test) => test.answer(context).await,
             Command::Run(_) | Command::Sql(_) => unreachable!("answered above"),
             Command::Runs(runs) => runs.answer(context).await,
             Command::Doctor(doctor) => doctor.answer(context).await,
@@ -234,7 +238,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_not_offered() {
-        for command in ["test", "backfill", "schedule", "serve", "graph"] {
+        for command in ["backfill", "schedule", "serve", "graph"] {
             let error = Cli::try_parse_from(["weir", command]).expect_err("is unknown");
             assert_eq!(error.kind(), ErrorKind::InvalidSubcommand, "{command}");
         }

@@ -1,0 +1,246 @@
+//! `[[test]]`: rows given to steps, and the rows or the failure that must come of them.
+
+use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
+use indexmap::IndexMap;
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    expect::tables,
+    graph::check_read,
+    steps::{Declared, Read},
+    walk::{Table, Value, Walk, in_order},
+};
+use crate::{
+    diagnostic::{Diagnostic, Spanned},
+    test::{Fails, Given, GivenRows, Literal, Moment, Row, StepRows, Test},
+};
+
+pub(crate) const TEST_KEYS: [&str; 7] = ["name", "given", "expect", "quarantine", "fails", "now", "interval"];
+const FAILS_KEYS: [&str; 3] = ["code", "step", "expectation"];
+const GIVEN_KEYS: [&str; 3] = ["file", "columns", "rows"];
+
+/// Reads all tests.
+pub(crate) fn tests(walk: &mut Walk<'_>, root: &DeTable<'_>, declared: &[Declared]) -> Vec<Test> {
+    let mut tests: Vec<Test> = Vec::new();
+    for (span, entries) in tables(walk, root, "test") {
+        let Some(test) = test(walk, Table { entries, what: "a test", span: &span }, declared) else { continue };
+        if let Some(first) = tests.iter().find(|first| first.name.value == test.name.value) {
+            let file = walk.file().clone();
+            let found = Diagnostic::error("duplicate-name", format!("two tests are called \"{}\"", test.name.value))
+                .at(&file, test.name.span.clone(), "second")
+                .at(&file, first.name.span.clone(), "first");
+            walk.found.push(found);
+        }
+        tests.push(test);
+    }
+    tests
+}
+
+fn test(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared]) -> Option<Test> {
+    walk.unknown_keys(table, &TEST_KEYS);
+    let name = walk.required(table, "name", "say in a sentence what holds");
+    let mut given = Vec::new();
+    match table.entries.get("given") {
+        None => walk.missing_key(table, "given", "write [test.given] with a step's rows: orders = [{ id = 1 }]"),
+        Some(value) => {
+            for (step, value) in steps(walk, declared, "given", value) {
+                given.extend(given_rows(walk, &step, value).map(|rows| Given { step, rows }));
+            }
+        }
+    }
+    let expect = expected(walk, table, declared, "expect");
+    let quarantine = expected(walk, table, declared, "quarantine");
+    let fails = table.entries.get("fails").map(|value| (value.span(), fails(walk, value, declared)));
+    match &fails {
+        Some((span, _)) => {
+            for key in ["expect", "quarantine"] {
+                if let Some((key, _)) = table.entries.get_key_value(key) {
+                    let file = walk.file().clone();
+                    let message = format!("a test has either \"fails\" or \"{}\": a run that fails gives no rows", key.get_ref());
+                    let found = Diagnostic::error("wrong-value", message).at(&file, key.span(), "").at(&file, span.clone(), "");
+                    walk.found.push(found.help("make it two tests"));
+                }
+            }
+        }
+        None if !table.entries.contains_key("expect") && !table.entries.contains_key("quarantine") => {
+            walk.missing_key(table, "expect", "write [test.expect] with a step's rows: orders = [{ id = 1 }]");
+            if let Some(found) = walk.found.last_mut() {
+                found.help.push("or fails = \"CODE\", where a run of these rows must fail".to_owned());
+            }
+        }
+        None => {
+            let empty =
+                |key: &str| table.entries.get(key).is_none_or(|value| value.get_ref().as_table().is_some_and(|steps| steps.is_empty()));
+            if empty("expect") && empty("quarantine") {
+                walk.wrong_value("a test expects nothing", table.span.clone())
+                    .help
+                    .push("name a step under [test.expect]; orders = [] expects that it has no rows".to_owned());
+            }
+        }
+    }
+    let now = table.entries.get("now").and_then(|value| now(walk, value));
+    if let Some((key, value)) = table.entries.get_key_value("interval") {
+        let is_datetime = |value: &Value<'_>| value.get_ref().is_datetime();
+        match value.get_ref() {
+            DeValue::Array(ends) if ends.len() == 2 && ends.iter().all(is_datetime) => {
+                walk.warning("no-effect", "\"interval\" changes nothing: no step reads the interval of its run", key.span(), "");
+            }
+            _ => walk.wrong_type("interval", value, "an array of two datetimes"),
+        }
+    }
+    Some(Test { name: name?, span: table.span.clone(), given, expect, quarantine, fails: fails.and_then(|(_, fails)| fails), now })
+}
+
+/// The entries of a table whose keys are steps.
+fn steps<'t, 'i>(walk: &mut Walk<'_>, declared: &[Declared], key: &str, value: &'t Value<'i>) -> Vec<(Spanned<String>, &'t Value<'i>)> {
+    let Some(entries) = walk.as_table(key, value) else { return vec![] };
+    let steps = in_order(entries);
+    for (name, _) in &steps {
+        check_read(walk, declared, "a test", &Read { name: name.clone(), folded: false });
+    }
+    steps
+}
+
+fn expected(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared], key: &str) -> Vec<StepRows> {
+    let Some(value) = table.entries.get(key) else { return vec![] };
+    let steps = steps(walk, declared, key, value);
+    steps.into_iter().filter_map(|(step, value)| rows(walk, &step.value, value).map(|rows| StepRows { step, rows })).collect()
+}
+
+fn given_rows(walk: &mut Walk<'_>, step: &Spanned<String>, value: &Value<'_>) -> Option<GivenRows> {
+    let DeValue::Table(entries) = value.get_ref() else { return rows(walk, &step.value, value).map(GivenRows::Rows) };
+    let span = value.span();
+    let what = format!("\"{}\"", step.value);
+    let table = Table { entries, what: &what, span: &span };
+    walk.unknown_keys(table, &GIVEN_KEYS);
+    if entries.contains_key("file") {
+        for key in ["columns", "rows"] {
+            if let Some((key, _)) = entries.get_key_value(key) {
+                walk.wrong_value(format!("{what} has either \"file\" or \"{}\", not both", key.get_ref()), key.span());
+            }
+        }
+        return walk.required(table, "file", "").map(GivenRows::File);
+    }
+    let Some(columns) = entries.get("columns") else {
+        walk.missing_key(
+            table,
+            "columns",
+            "write an array of rows, { file = \"rows.csv\" }, or { columns = { id = \"bigint\" }, rows = [] }",
+        );
+        return None;
+    };
+    let mut types = IndexMap::new();
+    for (column, word) in in_order(walk.as_table("columns", columns)?) {
+        let word = walk.as_string(&column.value, word)?;
+        types.insert(column.value, word);
+    }
+    let rows = match entries.get("rows") {
+        Some(value) => rows(walk, "rows", value)?,
+        None => vec![],
+    };
+    for (column, _) in rows.iter().flat_map(|row| &row.cells).filter(|(column, _)| !types.contains_key(&column.value)) {
+        let known: Vec<&str> = types.keys().map(String::as_str).collect();
+        let found =
+            walk.error("unknown-column", format!("no column \"{}\" in \"columns\"", column.value), column.span.clone(), "not found");
+        super::walk::suggest(found, &column.value, &known);
+    }
+    Some(GivenRows::Typed { columns: types, rows })
+}
+
+fn rows(walk: &mut Walk<'_>, key: &str, value: &Value<'_>) -> Option<Vec<Row>> {
+    let DeValue::Array(items) = value.get_ref() else {
+        walk.wrong_type(key, value, "an array of rows");
+        return None;
+    };
+    let mut rows = Vec::new();
+    for item in items.iter() {
+        let cells = walk.as_table(key, item).and_then(|cells| record(walk, cells));
+        rows.extend(cells.map(|cells| Row { span: item.span(), cells }));
+    }
+    (rows.len() == items.len()).then_some(rows)
+}
+
+fn record(walk: &mut Walk<'_>, entries: &DeTable<'_>) -> Option<Vec<(Spanned<String>, Spanned<Literal>)>> {
+    let cells: Vec<_> = in_order(entries).into_iter().filter_map(|(key, value)| literal(walk, value).map(|value| (key, value))).collect();
+    (cells.len() == entries.len()).then_some(cells)
+}
+
+fn literal(walk: &mut Walk<'_>, value: &Value<'_>) -> Option<Spanned<Literal>> {
+    let literal = match value.get_ref() {
+        DeValue::String(text) => Literal::Text(text.to_string()),
+        DeValue::Boolean(value) => Literal::Boolean(*value),
+        DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Literal::Integer(number),
+            Err(_) => {
+                walk.wrong_value("the integer is too large", value.span()).help.push("write it as a string, for a decimal column".into());
+                return None;
+            }
+        },
+        DeValue::Float(number) => match number.as_str().parse() {
+            Ok(number) => Literal::Float(number),
+            Err(_) => {
+                walk.wrong_value("not a float", value.span());
+                return None;
+            }
+        },
+        DeValue::Datetime(moment) => {
+            let text = moment.to_string();
+            Literal::Moment(match (moment.date, moment.time, moment.offset) {
+                (Some(_), Some(_), Some(_)) => Moment::Instant(text),
+                (Some(_), Some(_), None) => Moment::Local(text),
+                (Some(_), None, _) => Moment::Date(text),
+                _ => Moment::Time(text),
+            })
+        }
+        DeValue::Array(items) => {
+            let read: Vec<_> = items.iter().filter_map(|item| literal(walk, item)).collect();
+            if read.len() < items.len() {
+                return None;
+            }
+            Literal::List(read)
+        }
+        DeValue::Table(entries) => Literal::Record(record(walk, entries)?),
+    };
+    Some(Spanned::new(literal, value.span()))
+}
+
+fn fails(walk: &mut Walk<'_>, value: &Value<'_>, declared: &[Declared]) -> Option<Fails> {
+    if let DeValue::String(code) = value.get_ref() {
+        return Some(Fails { code: Spanned::new(code.to_string(), value.span()), step: None, expectation: None });
+    }
+    let DeValue::Table(entries) = value.get_ref() else {
+        walk.wrong_type("fails", value, "an error's code, or a table with it");
+        return None;
+    };
+    let span = value.span();
+    let table = Table { entries, what: "\"fails\"", span: &span };
+    walk.unknown_keys(table, &FAILS_KEYS);
+    let code = walk.required(table, "code", "write code = \"expectation-failed\", the code in the brackets of the error's message");
+    let step = walk.string(table, "step");
+    if let Some(step) = &step {
+        check_read(walk, declared, "a test", &Read { name: step.clone(), folded: false });
+    }
+    let expectation = walk.string(table, "expectation");
+    Some(Fails { code: code?, step, expectation })
+}
+
+/// The time it is: an instant; what says no offset is meant in UTC.
+fn now(walk: &mut Walk<'_>, value: &Value<'_>) -> Option<DateTime<Utc>> {
+    let text = match value.get_ref() {
+        DeValue::String(text) => text.to_string(),
+        DeValue::Datetime(moment) => moment.to_string(),
+        _ => {
+            walk.wrong_type("now", value, "a datetime");
+            return None;
+        }
+    };
+    let instant = DateTime::parse_from_rfc3339(&text).map(|instant| instant.to_utc()).ok();
+    let local =
+        || text.replacen('T', " ", 1).parse::<NaiveDateTime>().or_else(|_| text.parse::<NaiveDateTime>()).ok().map(|local| local.and_utc());
+    let day = || text.parse::<NaiveDate>().ok().and_then(|day| day.and_hms_opt(0, 0, 0)).map(|local| local.and_utc());
+    let found = instant.or_else(local).or_else(day);
+    if found.is_none() {
+        walk.wrong_value(format!("\"{text}\" is not a datetime"), value.span()).help.push("write now = 2013-01-01T00:00:00Z".into());
+    }
+    found
+}
