@@ -512,11 +512,9 @@ fn writable(array: &dyn Array) -> BooleanBuffer {
     match array.data_type() {
         DataType::Date32 => scan::every(array.as_primitive::<Date32Type>().values(), |day| (day >= *DAYS.start()) & (day <= *DAYS.end())),
         DataType::Time32(TimeUnit::Second) => {
-            scan::every(array.as_primitive::<Time32SecondType>().values(), |time| (time >= 0) & (time < 86_400))
+            scan::every(array.as_primitive::<Time32SecondType>().values(), |time| (0..86_400).contains(&time))
         }
-        DataType::Time32(_) => {
-            scan::every(array.as_primitive::<Time32MillisecondType>().values(), |time| (time >= 0) & (time < 86_400_000))
-        }
+        DataType::Time32(_) => scan::every(array.as_primitive::<Time32MillisecondType>().values(), |time| (0..86_400_000).contains(&time)),
         DataType::Time64(TimeUnit::Microsecond) => {
             scan::every(array.as_primitive::<Time64MicrosecondType>().values(), within(0..=86_399_999_999))
         }
