@@ -13,6 +13,7 @@ use arrow::{
     ipc::{
         convert::{IpcSchemaEncoder, fb_to_schema},
         root_as_schema,
+        writer::DictionaryTracker,
     },
 };
 use async_trait::async_trait;
@@ -113,7 +114,8 @@ impl Shape {
 
     /// The text that the history keeps.
     pub fn encode(&self) -> String {
-        let bytes = IpcSchemaEncoder::new().schema_to_fb(&self.columns);
+        let mut dictionaries = DictionaryTracker::new(false);
+        let bytes = IpcSchemaEncoder::new().with_dictionary_tracker(&mut dictionaries).schema_to_fb(&self.columns);
         let columns = bytes.finished_data().iter().map(|byte| format!("{byte:02x}")).collect();
         serde_json::to_string(&Kept { columns, absent: self.absent.clone() }).expect("two plain fields")
     }
