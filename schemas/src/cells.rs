@@ -17,6 +17,9 @@ pub(crate) const ARRAY: u8 = 32;
 pub(crate) const OBJECT: u8 = 64;
 pub(crate) const KINDS: [u8; 7] = [NULL, BOOLEAN, INTEGER, FLOAT, STRING, ARRAY, OBJECT];
 
+/// Comparisons that bringing two lists of values together may take.
+const VALUES_PAIRS_MAX: usize = 1 << 16;
+
 /// Cells of one column.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Cells {
@@ -113,8 +116,15 @@ impl Cells {
     /// What holds of cells that are of one or the other.
     pub(crate) fn or(self, other: &Self) -> Self {
         let values = match (self.values, &other.values) {
+            (Some(values), Some(others)) if values == *others => Some(values),
+            // Of very many nothing is remembered: that is less, and never wrong.
+            (Some(values), Some(others)) if values.len().saturating_mul(others.len()) > VALUES_PAIRS_MAX => None,
             (Some(mut values), Some(others)) => {
-                values.extend(others.iter().cloned());
+                for other in others {
+                    if !values.contains(other) {
+                        values.push(other.clone());
+                    }
+                }
                 Some(values)
             }
             _ => None,
@@ -251,4 +261,24 @@ fn ends<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<(T, T)> {
         None => Some((value, value)),
         Some((least, most)) => Some((value.min(least), value.max(most))),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_one_or_the_other_says_each_value_once() {
+        let of = |values: Value| Cells { values: values.as_array().cloned(), ..Cells::any() };
+        let both = of(json!(["A", "N"])).or(&of(json!(["N", "U"])));
+        assert_eq!(both.values, Some(vec![json!("A"), json!("N"), json!("U")]));
+        // Else a contract with an "if" doubled them with each thought.
+        assert_eq!(both.clone().or(&both).values, both.values);
+        let numbers = |from: u64, to: u64| of((from..to).map(Value::from).collect());
+        let many = numbers(0, 300);
+        assert_eq!(many.clone().or(&numbers(1, 301)).values, None);
+        assert_eq!(many.clone().or(&many).values, many.values);
+    }
 }
