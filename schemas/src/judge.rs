@@ -335,7 +335,22 @@ impl Judge<'_, '_> {
                     false
                 })
         };
-        cells_by_crate(column, &holds, |_| None)
+        if class(column) != Class::Text {
+            return cells_by_crate(column, &holds, |_| None);
+        }
+        let mut slot = Value::Null;
+        let absent = |row: usize| column.array.is_null(row).then_some(true);
+        asked.with_memory(|memory| {
+            let doubted = self.doubt.replace(false);
+            let judged = scan::remembered_in(memory, column.array, absent, |text| {
+                json::reuse(&mut slot).push_str(text);
+                holds(&slot)
+            });
+            // An answer that was given up on is none to remember.
+            let sure = !self.doubt.get();
+            self.doubt.set(doubted | !sure);
+            (judged, sure)
+        })
     }
 
     fn types(&self, types: Types, array: &dyn Array, class: Class) -> BooleanBuffer {

@@ -1,12 +1,15 @@
 //! A contract as a plan over columns, made from the schema alone. Following it is `judge`'s: what no kernel decides the `jsonschema` crate
 //! does, for the cells and the subschema concerned. Which keywords have kernels for which columns: `docs/reference/contracts.md`, made by `coverage`.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Mutex};
 
 use jsonschema::{Draft, PatternOptions, Validator, error::ValidationErrorKind};
 use serde_json::{Map, Value};
 
-use crate::document::{Document, Place, escape};
+use crate::{
+    document::{Document, Place, escape},
+    scan::Memory,
+};
 
 /// Up to this a whole number is a 64-bit float too.
 pub(crate) const EXACT: i128 = 1 << 53;
@@ -133,6 +136,8 @@ pub(crate) fn judges(keyword: &str) -> bool {
 #[derive(Debug)]
 pub(crate) struct Asked {
     validator: Validator,
+    /// What it said, as often as it is asked side by side.
+    memories: Mutex<Vec<Memory>>,
 }
 
 impl Asked {
@@ -143,7 +148,19 @@ impl Asked {
             schema.insert("$schema".to_owned(), draft.clone());
         }
         let options = jsonschema::options().offline().should_validate_formats(true);
-        Some(Self { validator: options.build(&Value::Object(schema)).ok()? })
+        Some(Self { validator: options.build(&Value::Object(schema)).ok()?, memories: Mutex::default() })
+    }
+
+    /// Calls with a memory of answers, and keeps it unless the call says that it is not to be trusted.
+    pub(crate) fn with_memory<T>(&self, call: impl FnOnce(&mut Memory) -> (T, bool)) -> T {
+        const BITS: u32 = 13;
+        let memory = self.memories.lock().ok().and_then(|mut memories| memories.pop());
+        let mut memory = memory.unwrap_or_else(|| Memory::new(BITS));
+        let (answer, keep) = call(&mut memory);
+        if keep && let Ok(mut memories) = self.memories.lock() {
+            memories.push(memory);
+        }
+        answer
     }
 
     /// The crate's answer about a text; none where its engine gave up, in which case what becomes of a row is not the sum of its parts.

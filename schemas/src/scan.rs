@@ -350,19 +350,53 @@ fn length_within(text: &str, least: u64, most: u64) -> bool {
 
 /// Asks once about each text of a column, as far as a small table remembers, unless its row is decided.
 pub(crate) fn remembered(array: &dyn Array, decided: impl Fn(usize) -> Option<bool>, ask: impl FnMut(&str) -> bool) -> BooleanBuffer {
-    /// A slot of the table: a text, by its numbers and by a row that has it, and the answer.
-    #[derive(Clone, Copy)]
-    struct Slot {
-        head: u128,
-        tail: u128,
-        row: u32,
-        answer: bool,
-    }
-    const SLOTS_BITS: u32 = 10;
-    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
-    fn of(texts: &impl Texts, decided: impl Fn(usize) -> Option<bool>, mut ask: impl FnMut(&str) -> bool) -> BooleanBuffer {
+    remembered_in(&mut Memory::new(10), array, decided, ask)
+}
+
+/// Answers about texts. Those about short texts hold for any column; a long one is known by a row of the column that is asked about.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    slots: Vec<Slot>,
+    bits: u32,
+    column: u32,
+}
+
+/// A slot of the table: a text, by its numbers and, where it is long, by a row that has it, and the answer.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    head: u128,
+    tail: u128,
+    row: u32,
+    column: u32,
+    answer: bool,
+}
+
+impl Memory {
+    /// Room for two to the power of `bits` answers.
+    pub(crate) fn new(bits: u32) -> Self {
         // A head of all ones is no text's.
-        let mut slots = vec![Slot { head: u128::MAX, tail: 0, row: 0, answer: false }; 1 << SLOTS_BITS];
+        let empty = Slot { head: u128::MAX, tail: 0, row: 0, column: 0, answer: false };
+        Self { slots: vec![empty; 1 << bits], bits, column: 0 }
+    }
+}
+
+/// The same, by what has been asked before.
+pub(crate) fn remembered_in(
+    memory: &mut Memory,
+    array: &dyn Array,
+    decided: impl Fn(usize) -> Option<bool>,
+    ask: impl FnMut(&str) -> bool,
+) -> BooleanBuffer {
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    fn of(
+        memory: &mut Memory,
+        texts: &impl Texts,
+        decided: impl Fn(usize) -> Option<bool>,
+        mut ask: impl FnMut(&str) -> bool,
+    ) -> BooleanBuffer {
+        memory.column = memory.column.wrapping_add(1);
+        let Memory { slots, bits, column } = memory;
+        let (shift, column) = (64 - *bits, *column);
         BooleanBuffer::collect_bool(texts.rows(), |row| {
             if let Some(answer) = decided(row) {
                 return answer;
@@ -375,18 +409,19 @@ pub(crate) fn remembered(array: &dyn Array, decided: impl Fn(usize) -> Option<bo
                 let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
                 mixed = mixed.wrapping_mul(MIX) ^ word(bytes.len() - 8) ^ word((bytes.len() - 8) / 2).rotate_left(41);
             }
-            let slot = &mut slots[(mixed.wrapping_mul(MIX) >> (64 - SLOTS_BITS)) as usize];
-            if (slot.head == head) & (slot.tail == tail) && (!long || texts.text(slot.row as usize) == texts.text(row)) {
+            let slot = &mut slots[(mixed.wrapping_mul(MIX) >> shift) as usize];
+            let same = || slot.column == column && texts.text(slot.row as usize) == texts.text(row);
+            if (slot.head == head) & (slot.tail == tail) && (!long || same()) {
                 return slot.answer;
             }
             let answer = ask(texts.text(row));
             if let Ok(row) = u32::try_from(row) {
-                *slot = Slot { head, tail, row, answer };
+                *slot = Slot { head, tail, row, column, answer };
             }
             answer
         })
     }
-    with_texts!(array, texts => of(texts, decided, ask))
+    with_texts!(array, texts => of(memory, texts, decided, ask))
 }
 
 #[cfg(test)]
@@ -523,5 +558,30 @@ mod tests {
                 assert_eq!(divided(column, divisor).iter().collect::<Vec<_>>(), expected, "by {divisor}");
             }
         }
+    }
+
+    #[test]
+    fn what_was_asked_of_one_column_is_known_of_the_next_and_long_texts_are_asked_again() {
+        let long = |last: &str| format!("{}{last}", "x".repeat(40));
+        let mut memory = Memory::new(4);
+        let mut asked = Vec::new();
+        for texts in
+            [vec!["a".to_owned(), "b".to_owned(), "a".to_owned(), long("1")], vec!["b".to_owned(), "a".to_owned(), long("2"), long("1")]]
+        {
+            let column = StringArray::from(texts);
+            let found = remembered_in(
+                &mut memory,
+                &column,
+                |_| None,
+                |text| {
+                    asked.push(text.to_owned());
+                    text.len() == 1 || text.ends_with('1')
+                },
+            );
+            let wanted: Vec<bool> = column.iter().flatten().map(|text| text.len() == 1 || text.ends_with('1')).collect();
+            assert_eq!(found.iter().collect::<Vec<_>>(), wanted);
+        }
+        assert_eq!(asked.iter().filter(|text| *text == "a").count(), 1, "{asked:?}");
+        assert_eq!(asked.iter().filter(|text| **text == long("1")).count(), 2, "{asked:?}");
     }
 }
