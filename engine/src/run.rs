@@ -23,7 +23,7 @@ use crate::{
     error::{Failure, Result, RunError},
     events::Event,
     expect::{self, Evaluated, Kept},
-    given::Given,
+    given::{Given, Place},
     history::{Cursors, History, LoadRecord, RunStatus},
     mend,
     plan::{self, Dataflow, Frugality, Inputs, PlannedStep},
@@ -329,6 +329,7 @@ impl<'a> Attempt<'a> {
         for planned in &flow.steps {
             planned.desk.verdict(self.rows_in(planned)).map_err(|failure| failure.in_step(&planned.step.name))?;
         }
+        self.met_again(flow)?;
         let evaluating = expect::evaluate(self.pipeline, &flow.checks, &kept, &flow.session, &self.context, Some(self.history));
         let evaluated = self.unless_cancelled(evaluating).await?;
         if let Some(failure) = unmet(&evaluated, &self.context.run) {
@@ -367,6 +368,19 @@ impl<'a> Attempt<'a> {
         summary.notes.extend(evaluated.note);
         summary.drift = flow.steps.iter().flat_map(|step| step.drift.clone()).collect();
         Ok(summary)
+    }
+
+    /// Refuses mended rows that no longer stand in an input that is read anew: they may stand there as they should be by now, and would be there twice.
+    fn met_again(&self, flow: &Dataflow) -> Result<()> {
+        let Some(mending) = self.mending.as_ref().filter(|mending| mending.given.place == Place::Beside) else { return Ok(()) };
+        let Some(planned) = flow.steps.iter().find(|planned| planned.step.name == mending.step) else { return Ok(()) };
+        let (met, rows) = (planned.desk.mended(), mending.given.rows.rows());
+        if met == rows {
+            return Ok(());
+        }
+        Err(Failure::error("input-changed", format!("{} of the {rows} rows to be mended are not in the input any more", rows - met))
+            .in_step(&mending.step)
+            .help("nothing was published; run the pipeline again: what is still wrong with its input then waits in quarantine"))
     }
 
     /// Gives up waiting when the run is cancelled.
