@@ -174,10 +174,17 @@ pub async fn prepare<'a>(
         Some(looked) => looked,
         None => Looked::nothing(&context),
     };
-    let newest = match pipeline.filter(|pipeline| request.run.is_none() && mends && !delta::is_incremental(pipeline, &step)) {
+    let newest = match pipeline.filter(|pipeline| mends && !delta::is_incremental(pipeline, &step)) {
         Some(_) => newest_reading(&history, name).await?,
         None => None,
     };
+    if let (Some(run), Some(newest)) = (&request.run, &newest)
+        && run != newest
+    {
+        return Err(Failure::error("superseded", format!("what run {run} set aside has been read again since, by run {newest}"))
+            .in_step(&step)
+            .help("mend the rows of the newest run: leave out --run"));
+    }
     let only_run = request.run.clone().or(newest);
     let frame = open_rows(&session, name, &step, only_run.as_deref(), request.code.as_deref()).await?;
     // A transform's checks may have changed types before one of them refused a row.

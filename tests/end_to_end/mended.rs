@@ -198,3 +198,22 @@ fn a_fix_killed_at_any_call_and_repeated_leaves_each_row_in_one_place() {
 fn a_fix_into_three_systems_killed_at_any_call_and_repeated_leaves_each_row_in_one_place() {
     killed_anywhere(true, 12);
 }
+
+#[test]
+fn rows_of_a_run_that_a_later_one_has_read_again_are_not_mended() {
+    let project = Project::with(&PIPELINE.replace("incremental = { files = \"new\" }\n", ""));
+    project.write("user.schema.json", CONTRACT);
+    project.write("data/one.csv", "id,zip\n1,00501\n2,501\n");
+    let run = || project.run(&["pipeline.toml"])["run"].as_str().unwrap().to_owned();
+    let (first, second) = (run(), run());
+    let fix = |run: &str| project.weir(&["quarantine", "fix", "users", "--set", "zip = lpad(zip, 5, '0')", "--run", run, "--yes"]);
+    let refused = fix(&first);
+    assert_eq!(refused.code, 1, "{refused}");
+    refused.says(&[
+        &format!("error[superseded]: step \"users\": what run {first} set aside has been read again since, by run {second}"),
+        "leave out --run",
+    ]);
+    let mended = fix(&second);
+    assert_eq!(mended.code, 0, "{mended}");
+    assert_eq!(project.value("select count(*) from lake.out.all where id = 2"), "1");
+}
