@@ -8,12 +8,12 @@ use std::{
 };
 
 use ::arrow::{
-    array::{Array, AsArray, NullArray, PrimitiveArray},
+    array::{Array, AsArray, NullArray},
     buffer::{BooleanBuffer, NullBuffer},
     datatypes::{
-        ArrowPrimitiveType, DataType, Date32Type, Decimal32Type, Decimal64Type, Decimal128Type, Float16Type, Float32Type, Float64Type,
-        Int8Type, Int16Type, Int32Type, Int64Type, Time32MillisecondType, Time32SecondType, Time64MicrosecondType, Time64NanosecondType,
-        TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+        DataType, Date32Type, Decimal32Type, Decimal64Type, Decimal128Type, Float16Type, Float32Type, Float64Type, Time32MillisecondType,
+        Time32SecondType, Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+        TimestampSecondType,
     },
 };
 use jsonschema::Validator;
@@ -27,6 +27,7 @@ use crate::{
     lists::{self, Lists},
     scan,
     serving::{Class, Values, by_kernels, class, scale},
+    texts::{self, Memory},
 };
 
 /// Texts whose verdict is remembered while a column is checked.
@@ -297,7 +298,7 @@ impl Judge<'_, '_> {
                 _ => return all(count, true),
             },
             Node::Length(least, most) => match class {
-                Class::Text => (scan::lengths(array, *least, *most), true),
+                Class::Text => (texts::lengths(array, *least, *most), true),
                 _ => return all(count, true),
             },
             Node::Pattern(asked) => match class {
@@ -339,10 +340,9 @@ impl Judge<'_, '_> {
             return cells_by_crate(column, &holds, |_| None);
         }
         let mut slot = Value::Null;
-        let absent = |row: usize| column.array.is_null(row).then_some(true);
-        asked.with_memory(|memory| {
+        asked.memories.lend(|memory| {
             let doubted = self.doubt.replace(false);
-            let judged = scan::remembered_in(memory, column.array, absent, |text| {
+            let judged = memory.asked(column.array, |text| {
                 json::reuse(&mut slot).push_str(text);
                 holds(&slot)
             });
@@ -391,7 +391,7 @@ impl Judge<'_, '_> {
                 let array = array.as_boolean();
                 BooleanBuffer::collect_bool(array.len(), |row| if array.value(row) { yes } else { no })
             }
-            Class::Integer => self.whole(array, |value| values.whole.contains(&value)),
+            Class::Integer => scan::whole(array, &values.whole),
             Class::Float64 => {
                 let text = |value: f64| match value {
                     value if value.is_nan() => "NaN",
@@ -405,7 +405,7 @@ impl Judge<'_, '_> {
                 })
             }
             Class::Decimal => numbers(&decimals(array, |digits, scale| float(digits, scale).map(|value| floats.contains(&value)))),
-            Class::Text => scan::among(array, &values.iter().filter_map(Value::as_str).collect::<Vec<_>>()),
+            Class::Text => texts::among(array, &values.texts, &values.memories),
             // All of them null.
             _ => all(array.len(), false),
         }
@@ -423,24 +423,6 @@ impl Judge<'_, '_> {
             _ => all(array.len(), true),
         }
     }
-
-    /// Asks something of every integer.
-    fn whole(&self, array: &dyn Array, ask: impl Fn(i128) -> bool) -> BooleanBuffer {
-        fn each<T: ArrowPrimitiveType<Native: Into<i128>>>(array: &PrimitiveArray<T>, ask: impl Fn(i128) -> bool) -> BooleanBuffer {
-            let values = array.values();
-            BooleanBuffer::collect_bool(values.len(), |row| ask(values[row].into()))
-        }
-        match array.data_type() {
-            DataType::Int8 => each::<Int8Type>(array.as_primitive(), ask),
-            DataType::Int16 => each::<Int16Type>(array.as_primitive(), ask),
-            DataType::Int32 => each::<Int32Type>(array.as_primitive(), ask),
-            DataType::Int64 => each::<Int64Type>(array.as_primitive(), ask),
-            DataType::UInt8 => each::<UInt8Type>(array.as_primitive(), ask),
-            DataType::UInt16 => each::<UInt16Type>(array.as_primitive(), ask),
-            DataType::UInt32 => each::<UInt32Type>(array.as_primitive(), ask),
-            _ => each::<UInt64Type>(array.as_primitive(), ask),
-        }
-    }
 }
 
 /// Asks the crate about the numbers for which the function has no answer.
@@ -450,16 +432,16 @@ type Numbers<'a> = &'a dyn Fn(&dyn Fn(usize) -> Option<bool>) -> BooleanBuffer;
 fn cells_by_crate(column: &Column<'_>, holds: &dyn Fn(&Value) -> bool, decided: impl Fn(usize) -> Option<bool>) -> BooleanBuffer {
     let mut slot = Value::Null;
     if class(column) == Class::Text {
-        let null = holds(&Value::Null);
-        let absent = |row: usize| column.absent.as_ref().is_some_and(|nulls| nulls.is_null(row));
-        let decided = |row: usize| match column.array.is_null(row) {
-            true => Some(null || absent(row)),
-            false => decided(row),
-        };
-        return scan::remembered(column.array, decided, |text| {
+        let judged = Memory::new(10).asked(column.array, |text| {
             json::reuse(&mut slot).push_str(text);
             holds(&slot)
         });
+        return match column.array.nulls() {
+            None => judged,
+            // What is absent breaks nothing.
+            Some(nulls) if column.absent.is_some() || holds(&Value::Null) => &judged | &!nulls.inner(),
+            Some(nulls) => &judged & nulls.inner(),
+        };
     }
     let mut known: HashMap<String, bool> = HashMap::new();
     let remembers = class(column) == Class::Written;

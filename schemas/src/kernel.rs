@@ -1,14 +1,14 @@
 //! A contract as a plan over columns, made from the schema alone. Following it is `judge`'s: what no kernel decides the `jsonschema` crate
 //! does, for the cells and the subschema concerned. Which keywords have kernels for which columns: `docs/reference/contracts.md`, made by `coverage`.
 
-use std::{collections::HashSet, sync::Mutex};
+use std::collections::HashSet;
 
 use jsonschema::{Draft, PatternOptions, Validator, error::ValidationErrorKind};
 use serde_json::{Map, Value};
 
 use crate::{
     document::{Document, Place, escape},
-    scan::Memory,
+    texts::Memories,
 };
 
 /// Up to this a whole number is a 64-bit float too.
@@ -137,7 +137,7 @@ pub(crate) fn judges(keyword: &str) -> bool {
 pub(crate) struct Asked {
     validator: Validator,
     /// What it said, as often as it is asked side by side.
-    memories: Mutex<Vec<Memory>>,
+    pub(crate) memories: Memories,
 }
 
 impl Asked {
@@ -148,19 +148,7 @@ impl Asked {
             schema.insert("$schema".to_owned(), draft.clone());
         }
         let options = jsonschema::options().offline().should_validate_formats(true);
-        Some(Self { validator: options.build(&Value::Object(schema)).ok()?, memories: Mutex::default() })
-    }
-
-    /// Calls with a memory of answers, and keeps it unless the call says that it is not to be trusted.
-    pub(crate) fn with_memory<T>(&self, call: impl FnOnce(&mut Memory) -> (T, bool)) -> T {
-        const BITS: u32 = 13;
-        let memory = self.memories.lock().ok().and_then(|mut memories| memories.pop());
-        let mut memory = memory.unwrap_or_else(|| Memory::new(BITS));
-        let (answer, keep) = call(&mut memory);
-        if keep && let Ok(mut memories) = self.memories.lock() {
-            memories.push(memory);
-        }
-        answer
+        Some(Self { validator: options.build(&Value::Object(schema)).ok()?, memories: Memories::default() })
     }
 
     /// The crate's answer about a text; none where its engine gave up, in which case what becomes of a row is not the sum of its parts.
@@ -200,6 +188,9 @@ pub(crate) struct Choices {
     pub(crate) whole: HashSet<i128>,
     /// Those that are numbers, where each is exactly a float.
     pub(crate) floats: Option<Vec<f64>>,
+    pub(crate) texts: HashSet<String>,
+    /// Which texts were among them.
+    pub(crate) memories: Memories,
 }
 
 impl Choices {
@@ -208,7 +199,8 @@ impl Choices {
         let exact = |value: &Value| whole(value).is_none_or(|whole| whole.abs() <= EXACT);
         let numbers = || all.iter().filter(|value| value.is_number());
         let floats = numbers().all(exact).then(|| numbers().filter_map(Value::as_f64).collect());
-        Self { whole: all.iter().filter_map(whole).collect(), floats, all }
+        let texts = all.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        Self { whole: all.iter().filter_map(whole).collect(), floats, texts, memories: Memories::default(), all }
     }
 
     /// True when every number among them is written as a whole one.

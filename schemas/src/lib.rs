@@ -24,6 +24,7 @@ mod serving;
 #[cfg(test)]
 mod suite;
 mod temporal;
+mod texts;
 #[cfg(test)]
 mod typed;
 pub mod version;
