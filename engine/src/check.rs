@@ -1,21 +1,22 @@
 //! What `weir check` and `weir plan` answer: every step's schema and plan, what each destination would gain, and every mistake at once.
 
-use serde::Serialize;
-use weir_connectors::{Change, Purpose};
-use weir_pipelines::{Diagnostic, Pipeline};
-use weir_schemas::prove::Held;
-
 use std::collections::HashMap;
 
 use arrow::datatypes::SchemaRef;
+use serde::Serialize;
+use weir_connectors::{Change, Purpose};
+use weir_pipelines::{Diagnostic, Diagnostics, Partial, Severity};
+use weir_schemas::prove::Held;
 
 use crate::{
     agree,
     drift::{self, Drift},
     error::{Failure, Result},
-    plan::{self, Frugality, Inputs},
+    history::History,
+    plan::{self, Dataflow, Draft, Frugality, Inputs, Outside, PlannedSink, PlannedStep},
     proof::StepContract,
     step::Input,
+    test,
     workspace::Workspace,
 };
 
@@ -130,50 +131,94 @@ pub fn columns(schema: &SchemaRef) -> Vec<Column> {
     schema.fields().iter().map(column).collect()
 }
 
-/// Checks a pipeline without running it. Fails with every diagnostic at once.
-pub async fn check(workspace: &Workspace, pipeline: &Pipeline, depth: Depth) -> Result<Checked> {
-    let context = workspace.dry_context(&pipeline.name.value)?;
-    let seen = match workspace.existing_history().await? {
-        Some(history) => drift::remembered(&history, pipeline).await?,
-        None => HashMap::new(),
-    };
-    let inputs = Inputs { seen, ..Inputs::default() };
-    let flow = plan::plan(pipeline, &context, Purpose::Plan, Frugality::Fast, &inputs).await?;
-    let mut wrong = Vec::new();
-    let mut warnings = pipeline.warnings.clone();
-    warnings.extend(flow.steps.iter().flat_map(|planned| &planned.contract).flat_map(|contract| contract.doubts.clone()));
-    let mut sinks = Vec::new();
-    for sink in &flow.sinks {
-        let found = sink.sink.check(&sink.from.schema, &sink.context).err().unwrap_or_default();
-        let doubtful = !found.is_empty();
-        wrong.extend(found.iter().map(|error| sink.pointed(error)));
-        let change = match depth {
-            Depth::Destinations if doubtful => None,
-            Depth::Files => None,
-            Depth::Destinations => match sink.sink.plan(&sink.from.schema, &sink.context).await {
-                Ok(change) => {
-                    let from = flow.steps.iter().find(|planned| planned.step.name == sink.from.name);
-                    warnings.extend(from.into_iter().flat_map(|from| agree::nulls_of_table(sink, &change, from)));
-                    Some(change)
-                }
-                Err(error) => {
-                    wrong.push(sink.pointed(&error));
-                    None
-                }
-            },
+/// What a check of one pipeline came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The pipeline as it would run; none where something stands in its way.
+    pub checked: Option<Checked>,
+    /// All that is wrong with its files, and what is worth a word, in source order.
+    pub diagnostics: Diagnostics,
+    /// Failures of systems outside: each is among the diagnostics too, at the place where the file names the system.
+    pub outside: Vec<Failure>,
+}
+
+impl Outcome {
+    /// What was checked, or why it would not run.
+    pub fn whole(self) -> Result<Checked> {
+        match self.checked {
+            Some(checked) => Ok(Checked { warnings: self.diagnostics, ..checked }),
+            None => {
+                let errors = self.diagnostics.iter().filter(|one| one.severity == Severity::Error).count();
+                let is_all = errors == self.outside.len();
+                Err(self.outside.into_iter().next().filter(|_| is_all).unwrap_or(Failure::Diagnostics(self.diagnostics)))
+            }
+        }
+    }
+}
+
+/// Checks the pipelines of a project. What they share is opened once.
+#[derive(Debug)]
+pub struct Checker {
+    workspace: Workspace,
+    history: Option<History>,
+    /// Connections whose settings are wrong, which is told elsewhere: what they would say is not asked.
+    pub unusable: Vec<String>,
+    /// Codes of errors that only follow from others, which are told elsewhere.
+    pub follow_on: Vec<&'static str>,
+}
+
+impl Checker {
+    /// Opens what checks share. Writes nothing.
+    pub async fn new(workspace: Workspace) -> Result<Self> {
+        let history = workspace.existing_history().await?;
+        Ok(Self { workspace, history, unusable: Vec::new(), follow_on: Vec::new() })
+    }
+
+    /// Checks a pipeline, as far as it could be read, without running it. Fails where the state of the project cannot be read.
+    pub async fn check(&self, partial: Partial, depth: Depth) -> Result<Outcome> {
+        let is_whole = partial.is_whole();
+        let Partial { mut pipeline, found } = partial;
+        pipeline.sources.retain(|source| source.settings.text("connection").is_none_or(|name| !self.unusable.contains(&name)));
+        let context = self.workspace.dry_context(&pipeline.name.value)?;
+        let seen = match &self.history {
+            Some(history) => drift::remembered(history, &pipeline).await?,
+            None => HashMap::new(),
         };
-        sinks.push(CheckedSink {
-            step: sink.name.clone(),
-            kind: sink.kind.clone(),
-            from: sink.from.name.clone(),
-            mode: sink.context.mode.as_str().to_owned(),
-            change,
+        let inputs = Inputs { seen, ..Inputs::default() };
+        let Draft { flow, wrong, mut outside } = plan::draft(&pipeline, &context, Purpose::Plan, Frugality::Fast, &inputs).await;
+        let mut all = found;
+        // Of sinks that could not be read, some may take part.
+        all.extend(wrong.into_iter().filter(|one| is_whole || one.code != "no-sink"));
+        all.extend(flow.steps.iter().flat_map(|planned| &planned.contract).flat_map(|contract| contract.doubts.clone()));
+        let mut sinks = Vec::new();
+        for sink in &flow.sinks {
+            sinks.push(checked_sink(sink, &flow, depth, &mut all).await);
+        }
+        if depth == Depth::Files {
+            let (wrong, of_tests) = test::check::check(&pipeline, &flow.steps, &context, &all).await;
+            all.extend(wrong);
+            outside.extend(of_tests);
+        }
+        let mut failures = Vec::new();
+        for Outside { failure, place } in outside {
+            failures.push(failure.clone());
+            all.extend(failure.into_diagnostics(&pipeline.file, place));
+        }
+        all.retain(|one| !self.follow_on.contains(&one.code));
+        all.sort_by_cached_key(Diagnostic::place);
+        let is_right = is_whole && !all.iter().any(|one| one.severity == Severity::Error);
+        let checked = is_right.then(|| Checked {
+            pipeline: pipeline.name.value.clone(),
+            steps: flow.steps.iter().map(checked_step).collect(),
+            sinks,
+            warnings: Vec::new(),
         });
+        Ok(Outcome { checked, diagnostics: all, outside: failures })
     }
-    if !wrong.is_empty() {
-        return Err(Failure::Diagnostics(wrong));
-    }
-    let steps = flow.steps.iter().map(|planned| CheckedStep {
+}
+
+fn checked_step(planned: &PlannedStep) -> CheckedStep {
+    CheckedStep {
         step: planned.step.name.clone(),
         role: planned.step.role.as_str().to_owned(),
         kind: planned.step.kind.clone(),
@@ -186,6 +231,30 @@ pub async fn check(workspace: &Workspace, pipeline: &Pipeline, depth: Depth) -> 
             Input::Provider(_) => String::new(),
             Input::Plan(plan) => plan.display_indent().to_string(),
         },
-    });
-    Ok(Checked { pipeline: pipeline.name.value.clone(), steps: steps.collect(), sinks, warnings })
+    }
+}
+
+/// Holds a sink against the rows that it would take. What is wrong, and what is worth a word, goes to `all`.
+async fn checked_sink(sink: &PlannedSink, flow: &Dataflow, depth: Depth, all: &mut Diagnostics) -> CheckedSink {
+    let found = sink.sink.check(&sink.from.schema, &sink.context).err().unwrap_or_default();
+    let is_doubtful = !found.is_empty();
+    all.extend(found.iter().map(|error| sink.pointed(error)));
+    let mut change = None;
+    if depth == Depth::Destinations && !is_doubtful {
+        match sink.sink.plan(&sink.from.schema, &sink.context).await {
+            Ok(found) => {
+                let from = flow.steps.iter().find(|planned| planned.step.name == sink.from.name);
+                all.extend(from.into_iter().flat_map(|from| agree::nulls_of_table(sink, &found, from)));
+                change = Some(found);
+            }
+            Err(error) => all.push(sink.pointed(&error)),
+        }
+    }
+    CheckedSink {
+        step: sink.name.clone(),
+        kind: sink.kind.clone(),
+        from: sink.from.name.clone(),
+        mode: sink.context.mode.as_str().to_owned(),
+        change,
+    }
 }

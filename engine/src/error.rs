@@ -1,13 +1,15 @@
 //! Why something did not happen: diagnostics of files, or an error with blame, step and help.
 
+use std::sync::Arc;
+
 use weir_connectors::{Blame, Retry};
-use weir_pipelines::{Diagnostic, Diagnostics};
+use weir_pipelines::{Diagnostic, Diagnostics, SourceFile, Span};
 
 /// Results of the engine.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Why something did not happen.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Failure {
     /// The files are wrong: exit code 2.
     Diagnostics(Diagnostics),
@@ -21,7 +23,7 @@ pub enum Failure {
 #[derive(Debug, Clone)]
 pub struct RunError {
     /// A stable kebab-case code.
-    pub code: String,
+    pub code: &'static str,
     /// What happened, one line.
     pub message: String,
     /// The step concerned.
@@ -47,9 +49,9 @@ impl std::fmt::Display for RunError {
 
 impl Failure {
     /// An error of the given code.
-    pub fn error(code: &str, message: impl Into<String>) -> Self {
+    pub fn error(code: &'static str, message: impl Into<String>) -> Self {
         Failure::Error(Box::new(RunError {
-            code: code.to_owned(),
+            code,
             message: message.into(),
             step: None,
             details: Vec::new(),
@@ -65,6 +67,20 @@ impl Failure {
             Failure::Diagnostics(all) => all.first().map(|first| first.message.clone()).unwrap_or_default(),
             Failure::Error(error) => error.to_string(),
             Failure::Interrupted => "interrupted".to_owned(),
+        }
+    }
+
+    /// The failure as diagnostics; one that is none yet is pointed at where the file names the system that failed.
+    pub fn into_diagnostics(self, file: &Arc<SourceFile>, place: Span) -> Diagnostics {
+        match self {
+            Failure::Diagnostics(all) => all,
+            Failure::Error(error) => {
+                let label = error.step.map(|step| format!("step \"{step}\"")).unwrap_or_default();
+                let diagnostic = Diagnostic::error(error.code, error.message).at(file, place, label);
+                let diagnostic = error.details.into_iter().fold(diagnostic, |all, cause| all.help(format!("cause: {cause}")));
+                vec![error.help.into_iter().fold(diagnostic, Diagnostic::help)]
+            }
+            Failure::Interrupted => vec![Diagnostic::error("interrupted", "stopped before the end")],
         }
     }
 
@@ -136,7 +152,7 @@ impl Failure {
             cause = inner.source();
         }
         Failure::Error(Box::new(RunError {
-            code: error.code.to_owned(),
+            code: error.code,
             message: error.message.clone(),
             step: None,
             details,

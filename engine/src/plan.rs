@@ -20,7 +20,7 @@ use weir_connectors::{
     Advance, Blame, Coordinates, Error, Purpose, RunContext, SINKS, SOURCES, Sink as SinkTrait, SinkContext, SourceContext,
     context::ReadCount,
 };
-use weir_pipelines::{Diagnostic, Diagnostics, Mode, Pipeline, Rules, Settings, Sink, Source, Spanned, Transform};
+use weir_pipelines::{Diagnostic, Diagnostics, Mode, Pipeline, Rules, Settings, Sink, Source, Span, Spanned, Transform};
 use weir_schemas::{Contract, prove::Known};
 
 use crate::{
@@ -149,50 +149,80 @@ pub struct Inputs {
 /// the step has a contract, the last two columns may be [`weir_connectors::Coordinates`].
 pub type Replaced = HashMap<String, Arc<dyn TableProvider>>;
 
+/// As much of a dataflow as can be planned, and what stands in the way of the rest.
+pub struct Draft {
+    /// What is whole: a step that reads one that is not here is not here either.
+    pub flow: Dataflow,
+    /// All that is wrong with the files, in source order.
+    pub wrong: Diagnostics,
+    /// Failures of systems outside.
+    pub outside: Vec<Outside>,
+}
+
+/// A failure of a system outside, and where the file names that system.
+#[derive(Debug)]
+pub struct Outside {
+    /// What happened.
+    pub failure: Failure,
+    /// The bytes of the file that name the system.
+    pub place: Span,
+}
+
+impl Draft {
+    /// The dataflow, where nothing stands in its way.
+    pub fn whole(self) -> Result<Dataflow> {
+        if self.wrong.iter().any(|diagnostic| diagnostic.severity == weir_pipelines::Severity::Error) {
+            return Err(self.wrong.into());
+        }
+        match self.outside.into_iter().next() {
+            Some(outside) => Err(outside.failure),
+            None => Ok(self.flow),
+        }
+    }
+}
+
 /// Plans a pipeline. Fails with every diagnostic at once.
 pub async fn plan(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose, frugality: Frugality, inputs: &Inputs) -> Result<Dataflow> {
+    draft(pipeline, run, purpose, frugality, inputs).await.whole()
+}
+
+/// Plans as much of a pipeline as can be. Steps that a step reads need not be there.
+pub async fn draft(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose, frugality: Frugality, inputs: &Inputs) -> Draft {
     let session = session(run.runtime.clone(), run.partitions, run.batch_rows, frugality);
     now::fix(&session, run.started_at);
     let added =
         inputs.given.iter().filter(|(_, given)| given.place == Place::Instead).flat_map(|(step, _)| delta::downstream(pipeline, step));
     let planner = Planner { pipeline, run, purpose, session: &session, inputs, added: added.collect() };
     let mut wrong = Diagnostics::new();
-    let mut outside: Option<Failure> = None;
+    let mut outside: Vec<Outside> = Vec::new();
     let mut steps: Vec<PlannedStep> = Vec::new();
     for source in &pipeline.sources {
         let name = &source.name.value;
         let planned = match inputs.replaced.get(name) {
             Some(rows) => planner.replaced(name, Role::Source, &source.settings.kind.value, &source.rules, rows).map_err(Failure::from),
-            None => planner.source(source).await,
+            None => planner.source(source, &mut wrong).await,
         };
         match planned {
             Ok(step) => steps.push(step),
             Err(Failure::Diagnostics(found)) => wrong.extend(found),
-            Err(failure) => outside = outside.or(Some(failure)),
+            Err(failure) => outside.push(Outside { failure, place: source.settings.kind.span.clone() }),
         }
     }
     for transform in &pipeline.transforms {
         let name = &transform.name.value;
         let planned = match inputs.replaced.get(name) {
             Some(rows) => planner.replaced(name, Role::Transform, transforms::kind(&transform.operator), &transform.rules, rows).map(Some),
-            None => planner.transform(transform, &steps).await,
+            None => planner.transform(transform, &steps, &mut wrong).await,
         };
         match planned {
-            Ok(Some(step)) => steps.push(step),
-            Ok(None) => {}
+            Ok(step) => steps.extend(step),
             Err(found) => wrong.extend(found),
         }
     }
-    let mut sinks = Vec::new();
-    for sink in taking_part(pipeline, run.profile.as_deref()) {
-        match planner.sink(sink, &steps) {
-            Ok(Some(sink)) => sinks.push(sink),
-            Ok(None) => {}
-            Err(found) => wrong.extend(found),
-        }
-    }
+    let taking_part: Vec<&Sink> = taking_part(pipeline, run.profile.as_deref()).collect();
+    let sinks: Vec<PlannedSink> = taking_part.iter().filter_map(|sink| planner.sink(sink, &steps, &mut wrong)).collect();
     // A pipeline as written has sinks; one that was cut down to some of its steps has none.
-    if !pipeline.sinks.is_empty() && taking_part(pipeline, run.profile.as_deref()).next().is_none() {
+    if !pipeline.sinks.is_empty() && taking_part.is_empty() {
         let message = format!(
             "no sink of \"{}\" takes part {}",
             pipeline.name.value,
@@ -209,15 +239,9 @@ pub async fn plan(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose, 
     wrong.extend(emptied(pipeline));
     let (checks, found, failed) = crate::expect::plan(pipeline, &steps, &session, run).await;
     wrong.extend(found);
-    outside = outside.or(failed);
-    if wrong.iter().any(|diagnostic| diagnostic.severity == weir_pipelines::Severity::Error) {
-        wrong.sort_by_key(|diagnostic| diagnostic.labels.first().map_or(0, |label| label.span.start));
-        return Err(wrong.into());
-    }
-    if let Some(failure) = outside {
-        return Err(failure);
-    }
-    Ok(Dataflow { steps, sinks, checks, session })
+    outside.extend(failed);
+    wrong.sort_by_cached_key(Diagnostic::place);
+    Draft { flow: Dataflow { steps, sinks, checks, session }, wrong, outside }
 }
 
 /// Plans one step and those it reads, and nothing else of the pipeline. Incremental sources start from their start. Fails with every
@@ -236,14 +260,14 @@ pub async fn plan_step(pipeline: &Pipeline, run: &Arc<RunContext>, name: &str) -
     let mut wrong = Diagnostics::new();
     let mut steps: Vec<PlannedStep> = Vec::new();
     for source in pipeline.sources.iter().filter(|source| needed.contains(&source.name.value.as_str())) {
-        match planner.source(source).await {
+        match planner.source(source, &mut wrong).await {
             Ok(step) => steps.push(step),
             Err(Failure::Diagnostics(found)) => wrong.extend(found),
             Err(failure) => return Err(failure),
         }
     }
     for transform in pipeline.transforms.iter().filter(|transform| needed.contains(&transform.name.value.as_str())) {
-        match planner.transform(transform, &steps).await {
+        match planner.transform(transform, &steps, &mut wrong).await {
             Ok(step) => steps.extend(step),
             Err(found) => wrong.extend(found),
         }
@@ -343,7 +367,8 @@ impl Planner<'_> {
         })
     }
 
-    async fn source(&self, source: &Source) -> Result<PlannedStep> {
+    /// Plans a source. What is wrong with it and leaves its columns as they are goes to `wrong`.
+    async fn source(&self, source: &Source, wrong: &mut Diagnostics) -> Result<PlannedStep> {
         let contract = self.contract(&source.rules);
         let kind = SOURCES.iter().find(|kind| kind.kind == source.settings.kind.value).expect("the parser knows the kinds of sources");
         let read = (kind.read)(&source.settings);
@@ -388,7 +413,7 @@ impl Planner<'_> {
         };
         let mut checks: Vec<Arc<dyn RowCheck>> = settled.check.into_iter().collect();
         let rows = checks.last().map_or_else(|| provider.schema(), |check| check.schema());
-        let (contract, known) = self.prove(contract, &source.name.value, &rows, coordinates, Known::default())?;
+        let (contract, known) = self.prove(contract, &source.name.value, &rows, coordinates, Known::default(), wrong);
         if let Some(held) = &contract {
             checks.push(Arc::new(ContractCheck::new(Some(held.contract.clone()), &rows, coordinates)));
         }
@@ -417,8 +442,18 @@ impl Planner<'_> {
         })
     }
 
-    async fn transform(&self, transform: &Transform, steps: &[PlannedStep]) -> Result<Option<PlannedStep>, Diagnostics> {
-        let contract = self.contract(&transform.rules)?;
+    /// Plans a transform; none where a step that it reads is not there. What is wrong with it and leaves its columns as they are goes to
+    /// `wrong`.
+    async fn transform(
+        &self,
+        transform: &Transform,
+        steps: &[PlannedStep],
+        wrong: &mut Diagnostics,
+    ) -> Result<Option<PlannedStep>, Diagnostics> {
+        let contract = self.contract(&transform.rules).unwrap_or_else(|found| {
+            wrong.extend(found);
+            None
+        });
         // Each transform plans in a session of its own that knows just its inputs, with readers of its own.
         let session = fork(self.session);
         let mut taken = Vec::new();
@@ -472,7 +507,7 @@ impl Planner<'_> {
         };
         // Given rows did not come by way of the steps before.
         let known = if given.is_some() { Known::default() } else { inherited(&planned.plan, steps) };
-        let (contract, known) = self.prove(contract, &transform.name.value, &rows, false, known)?;
+        let (contract, known) = self.prove(contract, &transform.name.value, &rows, false, known, wrong);
         if let Some(held) = &contract {
             checks.push(Arc::new(ContractCheck::new(Some(held.contract.clone()), &rows, false)));
         }
@@ -504,28 +539,19 @@ impl Planner<'_> {
         Diagnostic::error("cannot-plan", why.to_owned()).at(&self.pipeline.file, transform.name.span.clone(), "")
     }
 
-    fn sink(&self, sink: &Sink, steps: &[PlannedStep]) -> Result<Option<PlannedSink>, Diagnostics> {
+    /// Plans a sink; none where its settings are wrong or the step that it reads is not there.
+    fn sink(&self, sink: &Sink, steps: &[PlannedStep], wrong: &mut Diagnostics) -> Option<PlannedSink> {
         let kind = SINKS.iter().find(|kind| kind.kind == sink.settings.kind.value).expect("the parser knows the kinds of sinks");
-        let read = (kind.read)(&sink.settings)?;
-        let Some(from) = steps.iter().find(|step| step.step.name == sink.from.value) else { return Ok(None) };
+        let read = (kind.read)(&sink.settings).map_err(|found| wrong.extend(found)).ok()?;
+        let from = steps.iter().find(|step| step.step.name == sink.from.value)?;
         let columns: Vec<String> = from.step.schema.fields().iter().map(|field| field.name().clone()).collect();
-        let wrong: Diagnostics = sink
-            .key
-            .iter()
-            .chain(&sink.allow_lossy)
-            .filter(|column| !columns.contains(&column.value))
-            .map(|column| transforms::unknown_column(column, &sink.from.value, &columns, &self.pipeline.file))
-            .collect();
-        if !wrong.is_empty() {
-            return Err(wrong);
-        }
-        let wrong = agree::nulls(sink, &read.never_null(&from.step.schema), from, &self.pipeline.file);
-        if !wrong.is_empty() {
-            return Err(wrong);
-        }
+        let is_column = |column: &&Spanned<String>| columns.contains(&column.value);
+        let missing: Vec<&Spanned<String>> = sink.key.iter().chain(&sink.allow_lossy).filter(|column| !is_column(column)).collect();
+        wrong.extend(missing.into_iter().map(|column| transforms::unknown_column(column, &sink.from.value, &columns, &self.pipeline.file)));
+        wrong.extend(agree::nulls(sink, &read.never_null(&from.step.schema), from, &self.pipeline.file));
         from.step.announce_reader();
-        let values = |names: &[Spanned<String>]| names.iter().map(|name| name.value.clone()).collect();
-        Ok(Some(PlannedSink {
+        let values = |names: &[Spanned<String>]| names.iter().filter(is_column).map(|name| name.value.clone()).collect();
+        Some(PlannedSink {
             name: sink.name.value.clone(),
             kind: sink.settings.kind.value.clone(),
             from: from.step.clone(),
@@ -544,7 +570,7 @@ impl Planner<'_> {
             },
             settings: sink.settings.clone(),
             contract: from.contract.clone(),
-        }))
+        })
     }
 
     fn desk(&self, step: &str, rules: &Rules) -> Arc<Desk> {
@@ -560,10 +586,16 @@ impl Planner<'_> {
         columns: &SchemaRef,
         coordinates: bool,
         known: Known,
-    ) -> Result<(Option<Arc<StepContract>>, Known), Diagnostics> {
-        let Some(written) = contract else { return Ok((None, known)) };
-        let (contract, known) = written.prove(step, &properties(columns, coordinates), &known, &self.pipeline.file)?;
-        Ok((Some(Arc::new(contract)), known))
+        wrong: &mut Diagnostics,
+    ) -> (Option<Arc<StepContract>>, Known) {
+        let Some(written) = contract else { return (None, known) };
+        match written.prove(step, &properties(columns, coordinates), &known, &self.pipeline.file) {
+            Ok((contract, known)) => (Some(Arc::new(contract)), known),
+            Err(found) => {
+                wrong.extend(found);
+                (None, known)
+            }
+        }
     }
 
     fn contract(&self, rules: &Rules) -> Result<Option<Written>, Diagnostics> {

@@ -120,7 +120,7 @@ async fn attempts(mut attempt: Attempt<'_>, cancel: CancellationToken) -> Result
     let failure = if cancel.is_cancelled() { Failure::Interrupted } else { failure };
     let (status, text, cause) = match &failure {
         Failure::Interrupted => (RunStatus::Interrupted, None, None),
-        Failure::Error(error) => (RunStatus::Failed, Some(error.to_string()), Some((error.code.as_str(), error.step.as_deref()))),
+        Failure::Error(error) => (RunStatus::Failed, Some(error.to_string()), Some((error.code, error.step.as_deref()))),
         Failure::Diagnostics(all) => {
             (RunStatus::Failed, all.first().map(|first| first.message.clone()), all.first().map(|first| (first.code, None)))
         }
@@ -644,7 +644,7 @@ pub fn explain(error: &DataFusionError) -> Failure {
         return Failure::from_connector(found);
     }
     Failure::Error(Box::new(RunError {
-        code: "run".to_owned(),
+        code: "run",
         message: text,
         step: None,
         details: Vec::new(),

@@ -13,7 +13,7 @@ use weir_pipelines::{Diagnostic, Diagnostics, OnInvalid, Pipeline, Spanned};
 use crate::{
     error::{Failure, Result, RunError},
     expect::{self, Kept},
-    plan::{self, Dataflow, Frugality, Inputs, PlannedStep, Replaced},
+    plan::{self, Dataflow, Draft, Frugality, Inputs, PlannedStep, Replaced},
     run::{explain_step, reader, unmet},
     share,
     step::{Reader, Role, Step},
@@ -125,8 +125,8 @@ pub fn part(pipeline: &Pipeline, targets: &[String], given: impl Fn(&str) -> boo
 }
 
 impl Trial<'_> {
-    /// Executes it. Fails only with what is wrong with the files, and when it is interrupted; how the rows fail is part of the outcome.
-    pub async fn run(self) -> Result<Outcome> {
+    /// The part of the pipeline that is planned, with what is judged of it.
+    fn prepared(&self) -> Pipeline {
         let (mut part, _) = part(self.pipeline, &self.targets, |name| self.given.contains_key(name));
         match self.judge {
             Judge::Nothing => {
@@ -148,6 +148,18 @@ impl Trial<'_> {
                     }
             }),
         }
+        part
+    }
+
+    /// Plans as much of it as can be, and executes nothing.
+    pub async fn draft(&self) -> Draft {
+        let inputs = Inputs { replaced: self.given.clone(), ..Inputs::default() };
+        plan::draft(&self.prepared(), &self.context, Purpose::Plan, self.frugality, &inputs).await
+    }
+
+    /// Executes it. Fails only with what is wrong with the files, and when it is interrupted; how the rows fail is part of the outcome.
+    pub async fn run(self) -> Result<Outcome> {
+        let part = self.prepared();
         let inputs = Inputs { replaced: self.given.clone(), ..Inputs::default() };
         let flow = plan::plan(&part, &self.context, Purpose::Run, self.frugality, &inputs).await?;
         let mut outcome = Outcome::default();

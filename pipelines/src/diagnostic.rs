@@ -114,6 +114,17 @@ impl Diagnostic {
         self
     }
 
+    /// Where it stands among others: the file of its first label, and the bytes there. What is of no file comes first.
+    pub fn place(&self) -> (String, usize, usize) {
+        let label = self.labels.first();
+        let file = label.map(|label| &label.file).or(self.file.as_ref());
+        (
+            file.map(|file| file.path.clone()).unwrap_or_default(),
+            label.map_or(0, |label| label.span.start),
+            label.map_or(0, |label| label.span.end),
+        )
+    }
+
     /// Adds a help line.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
@@ -132,7 +143,7 @@ impl Diagnostic {
 }
 
 /// Drops "needs the key X" where "has no key Y, did you mean X" says the same: one mistake, one message.
-pub(crate) fn drop_follow_ons(found: &mut Diagnostics) {
+pub fn drop_follow_ons(found: &mut Diagnostics) {
     let misspelt: Vec<(String, String)> = found
         .iter()
         .filter(|diagnostic| diagnostic.code == "unknown-key")

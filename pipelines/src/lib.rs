@@ -15,12 +15,12 @@ pub mod test;
 pub mod units;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Label, Severity, SourceFile, Span, Spanned};
-pub use parse::{Vocabulary, parse};
+pub use parse::{Partial, Vocabulary, parse, parse_partial};
 pub use pipeline::{
     Expectation, Expected, FlattenArray, Incremental, Keep, Measure, Mode, OnDrift, OnInvalid, OnMissingColumn, OnNewColumn,
     OnSchemaChange, OnTypeChange, Operator, Pipeline, Reference, Rules, Scalar, ShareMax, Sink, SortKey, Source, Transform,
 };
-pub use project::{Connection, Project};
+pub use project::{Connection, PartialProject, Project};
 pub use schema::{KindSchema, pipeline_schema};
 pub use settings::Settings;
 pub use sql::{Relation, SqlText};

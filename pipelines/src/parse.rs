@@ -1,4 +1,4 @@
-//! From the text of a pipeline file to a [`Pipeline`], or to every diagnostic at once, in source order.
+//! From the text of a pipeline file to a [`Pipeline`], or to what is whole of it and every diagnostic at once, in source order.
 //! What a kind's own table may hold is left to the kind; what a contract or SQL means, to the engine.
 
 mod expect;
@@ -7,6 +7,7 @@ mod operators;
 mod schedule;
 mod steps;
 mod test;
+mod torn;
 pub(crate) mod walk;
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc};
@@ -41,6 +42,28 @@ pub struct Vocabulary<'a> {
     pub check_sink: fn(&Settings) -> Diagnostics,
 }
 
+/// What could be read of a pipeline file, and what is wrong with the rest.
+#[derive(Debug, Clone)]
+pub struct Partial {
+    /// What is whole of it, valid by construction but for what is left out: a step, an expectation or a test whose own words are wrong is
+    /// not here, and those that read it still name it.
+    pub pipeline: Pipeline,
+    /// Errors and warnings, in source order.
+    pub found: Diagnostics,
+}
+
+impl Partial {
+    /// True where nothing is wrong: then the pipeline is all that was written.
+    pub fn is_whole(&self) -> bool {
+        !self.found.iter().any(|found| found.severity == Severity::Error)
+    }
+
+    /// The pipeline with its warnings, or all that was found where an error is among it.
+    pub fn whole(self) -> Result<Pipeline, Diagnostics> {
+        if self.is_whole() { Ok(Pipeline { warnings: self.found, ..self.pipeline }) } else { Err(self.found) }
+    }
+}
+
 /// Parses a pipeline file that stands in `folder`. `overrides` are `--set` values: dotted path, and the value as TOML or as bare text.
 pub fn parse(
     file: Arc<SourceFile>,
@@ -48,6 +71,11 @@ pub fn parse(
     overrides: &[(String, String)],
     vocabulary: Vocabulary<'_>,
 ) -> Result<Pipeline, Diagnostics> {
+    parse_partial(file, folder, overrides, vocabulary).whole()
+}
+
+/// Parses a pipeline file as [`parse`] does, and hands on what is whole of a wrong one too.
+pub fn parse_partial(file: Arc<SourceFile>, folder: PathBuf, overrides: &[(String, String)], vocabulary: Vocabulary<'_>) -> Partial {
     let mut document = Document::new(file.clone());
     let mut bad_paths = Diagnostics::new();
     for (path, value) in overrides {
@@ -62,24 +90,24 @@ pub fn parse(
     let document = Arc::new(document);
     let (root, syntax) = document.root();
     let mut walk = Walk::new(&document);
-    let pipeline = read(&mut walk, &root, folder, vocabulary);
+    let mut pipeline = read(&mut walk, &root, folder, vocabulary);
     let mut found = walk.found;
     crate::diagnostic::drop_follow_ons(&mut found);
     for diagnostic in &mut found {
         name_override(diagnostic, &document, &root);
     }
-    let mut found = after_syntax(found, syntax_errors(&file, &syntax));
+    let syntax = syntax_errors(&file, &syntax);
+    for error in &syntax {
+        torn::leave_out(&mut pipeline, error.labels.first().map_or(0, |label| label.span.start));
+    }
+    let mut found = after_syntax(found, syntax);
     found.extend(bad_paths);
     if found.iter().any(|found| found.severity == Severity::Error) {
         // With a step missing or misread, who reads whom is not known.
         found.retain(|found| found.code != "unread-step");
-        sort(&mut found);
-        return Err(found);
     }
     sort(&mut found);
-    let mut pipeline = pipeline.expect("a pipeline without an error is whole");
-    pipeline.warnings = found;
-    Ok(pipeline)
+    Partial { pipeline, found }
 }
 
 /// Puts diagnostics into source order.
@@ -155,7 +183,7 @@ fn mentions(found: &Diagnostic, path: &[String]) -> bool {
     path.last().is_some_and(|last| found.message.contains(&format!("\"{last}\"")))
 }
 
-fn read(walk: &mut Walk<'_>, root: &DeTable<'_>, folder: PathBuf, vocabulary: Vocabulary<'_>) -> Option<Pipeline> {
+fn read(walk: &mut Walk<'_>, root: &DeTable<'_>, folder: PathBuf, vocabulary: Vocabulary<'_>) -> Pipeline {
     let start: Span = 0..0;
     let table = Table { entries: root, what: "a pipeline", span: &start };
     walk.unknown_keys(table, &KEYS);
@@ -192,10 +220,10 @@ fn read(walk: &mut Walk<'_>, root: &DeTable<'_>, folder: PathBuf, vocabulary: Vo
             walk.error(code, format!("the pipeline has no {}", role.key()), top.clone(), "").help.push(help.into());
         }
     }
-    Some(Pipeline {
+    Pipeline {
         file: walk.file().clone(),
         folder,
-        name: name?,
+        name: name.unwrap_or_else(|| Spanned::new(String::new(), 0..0)),
         description,
         owner,
         tags,
@@ -206,7 +234,7 @@ fn read(walk: &mut Walk<'_>, root: &DeTable<'_>, folder: PathBuf, vocabulary: Vo
         expectations,
         tests,
         warnings: vec![],
-    })
+    }
 }
 
 fn version(walk: &mut Walk<'_>, table: Table<'_, '_>) {

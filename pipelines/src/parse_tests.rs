@@ -379,3 +379,40 @@ proptest! {
         let _ = read(&small("[schedule]\nevery = '1h'\n[[expect]]\non = 'a'\nunique = ['x']"), &[(&path, &value)]);
     }
 }
+
+/// The names of the steps that are whole, and the codes of what is wrong.
+fn partial(text: &str) -> (Vec<String>, Vec<&'static str>) {
+    let Partial { pipeline, found } = parse_partial(SourceFile::new("p.toml", text), PathBuf::from("/p"), &[], KINDS);
+    let steps = pipeline.sources.iter().map(|step| &step.name).chain(pipeline.transforms.iter().map(|step| &step.name));
+    let steps = steps.chain(pipeline.sinks.iter().map(|step| &step.name)).map(|name| name.value.clone());
+    (steps.collect(), found.iter().map(|found| found.code).collect())
+}
+
+#[test]
+fn what_is_whole_of_a_wrong_file_is_handed_on() {
+    let top = "weir = 1\nname = \"p\"\n[source.a.file]\n[source.b.file]\n";
+    let rest = "[sink.x]\nfrom = \"a\"\n[sink.x.lake]\n";
+    let whole = |middle: &str| partial(&format!("{top}{middle}{rest}"));
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    // A word that its columns do not depend on leaves a step whole, and one that they do depend on does not.
+    assert_eq!(whole("[source.c]\non_invalid = \"x\"\n[source.c.file]\n"), (names(&["a", "b", "c", "x"]), vec!["unknown-word"]));
+    assert_eq!(whole("[source.c]\ncontract = 1\n[source.c.file]\n"), (names(&["a", "b", "x"]), vec!["wrong-type"]));
+    assert_eq!(whole("[transform.t]\nsql = \"select from\"\n"), (names(&["a", "b", "x"]), vec!["sql-syntax"]));
+    assert_eq!(whole("[transform.t]\ndescripton = \"\"\nsql = \"select 1 from a\"\n"), (names(&["a", "b", "t", "x"]), vec!["unknown-key"]));
+    assert_eq!(whole("[transform.t]\nsql = \"select 1 from a, s.b\"\n"), (names(&["a", "b", "x"]), vec!["not-a-step"]));
+    assert_eq!(whole("[transform.t]\nsql = \"select 1 from nobody\"\n"), (names(&["a", "b", "t", "x"]), vec!["unknown-step"]));
+    assert_eq!(whole("[transform.b]\nsql = \"select 1 from a\"\n"), (names(&["a", "x"]), vec!["duplicate-name"]));
+    assert_eq!(whole("[sink.y]\nfrom = \"a\"\nmode = \"mrge\"\n[sink.y.lake]\n"), (names(&["a", "b", "x"]), vec!["unknown-word"]));
+    // A line that is no TOML leaves in doubt its own table, or all where that is not known.
+    assert_eq!(whole("[source.c.file]\npath = \n"), (names(&["a", "b", "x"]), vec!["toml-syntax"]));
+    assert_eq!(whole("[source.c.file\n").0, names(&[]));
+}
+
+#[test]
+fn a_test_whose_rows_are_wrong_is_left_out_and_its_name_is_still_taken() {
+    let text = "weir = 1\nname = \"p\"\n[source.a.file]\n[sink.x]\nfrom = \"a\"\n[sink.x.lake]\n\
+        [[test]]\nname = \"t\"\ngiven.a = 1\nexpect.a = []\n[[test]]\nname = \"t\"\nnmae = 1\ngiven.a = []\nexpect.a = []\n";
+    let Partial { pipeline, found } = parse_partial(SourceFile::new("p.toml", text), PathBuf::from("/p"), &[], KINDS);
+    assert_eq!(found.iter().map(|found| found.code).collect::<Vec<_>>(), ["wrong-type", "duplicate-name", "unknown-key"]);
+    assert_eq!(pipeline.tests.len(), 1);
+}

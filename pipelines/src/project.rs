@@ -44,6 +44,17 @@ pub struct Connection {
     pub settings: Settings,
 }
 
+/// What could be read of `weir.toml`, and what is wrong with the rest.
+#[derive(Debug, Clone)]
+pub struct PartialProject {
+    /// What it says, as far as it can be read; elsewhere the defaults.
+    pub project: Project,
+    /// All that is wrong with it, in source order.
+    pub found: Diagnostics,
+    /// Codes of errors in pipelines that may only follow from those here: a connection that is not known may be one that could not be read.
+    pub follow_on: Vec<&'static str>,
+}
+
 const KEYS: [&str; 6] = ["connection", "lake", "memory", "quarantine", "server", "alert"];
 
 impl Project {
@@ -63,6 +74,12 @@ impl Project {
 
     /// Reads `weir.toml`. `profile` names the `[profile.NAME]` table laid over it. Profiles that are not chosen are checked too.
     pub fn parse(file: Arc<SourceFile>, root: PathBuf, profile: Option<&str>) -> Result<Self, Diagnostics> {
+        let PartialProject { project, found, .. } = Self::parse_partial(file, root, profile);
+        if found.is_empty() { Ok(project) } else { Err(found) }
+    }
+
+    /// Reads `weir.toml` as [`Self::parse`] does, and hands on what is whole of a wrong one too.
+    pub fn parse_partial(file: Arc<SourceFile>, root: PathBuf, profile: Option<&str>) -> PartialProject {
         let mut document = Document::new(file.clone());
         document.profile = profile.map(str::to_owned);
         let document = Arc::new(document);
@@ -100,10 +117,30 @@ impl Project {
                 }
             }
         }
+        let mut follow_on = Vec::new();
+        let is_chosen = profile.is_none_or(|profile| project.profiles.iter().any(|known| known == profile));
+        if !syntax.is_empty() || !is_chosen || !are_names_known(&merged) {
+            follow_on.extend(["unknown-connection", "unknown-profile"]);
+        }
         let mut found = after_syntax(walk.found, syntax_errors(&file, &syntax));
+        if merged.contains_key("lake") && value(&merged, "lake", "path").is_none_or(|path| !path.is_str()) {
+            follow_on.push("unknown-table");
+        }
         sort(&mut found);
-        if found.is_empty() { Ok(project) } else { Err(found) }
+        PartialProject { project, found, follow_on }
     }
+}
+
+/// False where a table of connections or profiles may stand under a name that is not read.
+fn are_names_known(root: &DeTable<'_>) -> bool {
+    let is_known = |key: &str| KEYS.contains(&key) || key == "profile";
+    let table = |value: &toml::Spanned<DeValue<'_>>| value.get_ref().is_table();
+    let has_kind = |connection: &toml::Spanned<DeValue<'_>>| connection.get_ref().as_table().is_some_and(|kinds| kinds.values().any(table));
+    let are_connections = match root.get("connection").map(toml::Spanned::get_ref) {
+        Some(DeValue::Table(connections)) => connections.values().all(has_kind),
+        connections => connections.is_none(),
+    };
+    root.keys().all(|key| is_known(key.get_ref())) && are_connections && root.get("profile").is_none_or(table)
 }
 
 fn value<'t, 'i>(root: &'t DeTable<'i>, table: &str, key: &str) -> Option<&'t DeValue<'i>> {

@@ -199,6 +199,11 @@ impl Settings {
         table
     }
 
+    /// The string under a key; none where there is no such key, or no string under it.
+    pub fn text(&self, key: &str) -> Option<String> {
+        self.table().get(key)?.get_ref().as_str().map(str::to_owned)
+    }
+
     /// The span of the value under a dotted path such as `csv.null`, or of the nearest table around it.
     pub fn span_of(&self, path: &str) -> Span {
         if let Some(place) = &self.place {

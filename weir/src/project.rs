@@ -9,7 +9,7 @@ use std::{
 };
 
 use weir_engine::workspace::Machine;
-use weir_pipelines::{Diagnostic, Project, SourceFile};
+use weir_pipelines::{Diagnostic, PartialProject, Project, SourceFile};
 
 /// The file that marks a project's root.
 pub const PROJECT_FILE: &str = "weir.toml";
@@ -64,18 +64,28 @@ pub fn read(path: &Path, folder: &Path) -> Result<Arc<SourceFile>, Diagnostic> {
 
 /// Reads the project at `root`; one without `weir.toml` is bare.
 pub fn read_project(root: &Path, folder: &Path, profile: Option<&str>) -> Result<Project, Vec<Diagnostic>> {
+    let PartialProject { project, found, .. } = read_partial_project(root, folder, profile);
+    if found.is_empty() { Ok(project) } else { Err(found) }
+}
+
+/// Reads the project at `root` as [`read_project`] does, and hands on what is whole of a wrong one too.
+pub fn read_partial_project(root: &Path, folder: &Path, profile: Option<&str>) -> PartialProject {
     let path = root.join(PROJECT_FILE);
-    if !path.is_file() {
-        return match profile {
-            Some(profile) => Err(vec![
-                Diagnostic::error("unknown-profile", format!("there is no profile \"{profile}\": {} has no weir.toml", root.display()))
-                    .help("stand in the project's folder, or name it with --project"),
-            ]),
-            None => Ok(Project::bare(root.to_path_buf())),
-        };
-    }
-    let file = read(&path, folder).map_err(|diagnostic| vec![diagnostic])?;
-    Project::parse(file, root.to_path_buf(), profile)
+    let found = if path.is_file() {
+        match read(&path, folder) {
+            Ok(file) => return Project::parse_partial(file, root.to_path_buf(), profile),
+            Err(unreadable) => vec![unreadable],
+        }
+    } else if let Some(profile) = profile {
+        vec![
+            Diagnostic::error("unknown-profile", format!("there is no profile \"{profile}\": {} has no weir.toml", root.display()))
+                .help("stand in the project's folder, or name it with --project"),
+        ]
+    } else {
+        return PartialProject { project: Project::bare(root.to_path_buf()), found: Vec::new(), follow_on: Vec::new() };
+    };
+    let follow_on = vec!["unknown-connection", "unknown-profile", "unknown-table"];
+    PartialProject { project: Project::bare(root.to_path_buf()), found, follow_on }
 }
 
 /// Lists the project's pipeline files, sorted: `pipeline.toml` and `*.pipeline.toml` in the root and below `pipelines/`.

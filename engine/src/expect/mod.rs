@@ -38,7 +38,7 @@ use crate::{
     error::{Failure, Result},
     failing,
     history::History,
-    plan::{self, Frugality, PlannedStep, fork},
+    plan::{self, Frugality, Outside, PlannedStep, fork},
     spill::{SpillWriter, Spilled},
     step::{Reader, Step},
 };
@@ -86,10 +86,10 @@ pub async fn plan(
     steps: &[PlannedStep],
     session: &SessionContext,
     run: &RunContext,
-) -> (Checks, Diagnostics, Option<Failure>) {
+) -> (Checks, Diagnostics, Vec<Outside>) {
     let mut checks = Checks::default();
     let mut wrong = Diagnostics::new();
-    let mut outside = None;
+    let mut outside = Vec::new();
     for expectation in &pipeline.expectations {
         let read: Option<Vec<&PlannedStep>> =
             expectation.reads.iter().map(|name| steps.iter().find(|step| step.step.name == name.value)).collect();
@@ -107,7 +107,8 @@ pub async fn plan(
                     continue;
                 }
                 Err(error) => {
-                    outside.get_or_insert(Failure::from_connector(&error).in_step(&expectation.on.value));
+                    let failure = Failure::from_connector(&error).in_step(&expectation.on.value);
+                    outside.push(Outside { failure, place: name.span.clone() });
                     continue;
                 }
             }

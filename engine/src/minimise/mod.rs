@@ -99,7 +99,7 @@ pub async fn minimise(
     let recorded = Fails { code: spanned(code), step: run.step.clone().map(spanned), expectation: None };
     let (mut input, unreadable) = read(history, pipeline, &targets_of(pipeline, &recorded), &Arc::new(context.clone())).await?;
     let fails = |error: &RunError, expectation: &Option<String>| Fails {
-        code: spanned(error.code.clone()),
+        code: spanned(error.code.to_owned()),
         step: error.step.clone().map(spanned),
         expectation: expectation.clone().map(spanned),
     };

@@ -30,65 +30,88 @@ pub struct Difference {
     pub cells: Vec<String>,
 }
 
-/// Compares a step's rows with those expected. Fails on an expected row that can never be: a column that is not there, a value not of its type.
+/// The rows expected of a step, as it could have them.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The columns that are compared.
+    names: Vec<String>,
+    /// The rows, in the types that they are compared in.
+    rows: RecordBatch,
+}
+
+impl Wanted {
+    /// Types the rows expected of a step with these columns. Fails on a row that can never be: a column that is not there, a value not of its
+    /// type.
+    pub fn of(pipeline: &Pipeline, expected: &StepRows, schema: &SchemaRef) -> Result<Self, Diagnostics> {
+        let step = &expected.step.value;
+        let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+        let mut named: Vec<&Spanned<String>> = Vec::new();
+        for (name, _) in expected.rows.iter().flat_map(|row| &row.cells) {
+            if !named.iter().any(|known| known.value == name.value) {
+                named.push(name);
+            }
+        }
+        let wrong: Diagnostics = named
+            .iter()
+            .filter(|name| !columns.contains(&name.value))
+            .map(|name| unknown_column(name, step, &columns, &pipeline.file))
+            .collect();
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        // Where no row names a column, as with no rows, those found are shown whole.
+        let names: Vec<String> = match named.is_empty() {
+            true => columns.clone(),
+            false => named.iter().map(|name| name.value.clone()).collect(),
+        };
+        let fields: Vec<_> = names.iter().filter_map(|name| schema.field_with_name(name).ok()).map(plain).collect();
+        let wanted: SchemaRef = Arc::new(Schema::new(fields));
+        let mut unsayable = Diagnostics::new();
+        for (field, name) in wanted.fields().iter().zip(&names) {
+            if let Some(mention) = named.iter().find(|mention| mention.value == *name)
+                && matches!(field.data_type(), DataType::Duration(_) | DataType::Interval(_) | DataType::Map(..) | DataType::Union(..))
+            {
+                unsayable.push(
+                    Diagnostic::error(
+                        "wrong-type",
+                        format!("\"{name}\" is {}, and a test cannot say values of this type", field.data_type()),
+                    )
+                    .at(&pipeline.file, mention.span.clone(), "")
+                    .help("leave the column out, or expect another step that casts it to text"),
+                );
+            }
+        }
+        if !unsayable.is_empty() {
+            return Err(unsayable);
+        }
+        let rows = value::batch(&wanted, &expected.rows, &pipeline.file).map_err(|wrong| {
+            wrong.into_iter().map(|one| one.help(format!("columns of \"{step}\" are: {}", listed(&columns)))).collect::<Vec<_>>()
+        })?;
+        Ok(Self { names, rows })
+    }
+}
+
+/// Compares a step's rows with those expected. Fails on an expected row that can never be.
 pub fn compare(
     pipeline: &Pipeline,
     expected: &StepRows,
     schema: &SchemaRef,
     found: &[RecordBatch],
 ) -> Result<Vec<Difference>, Diagnostics> {
-    let step = &expected.step.value;
     let found = concat_batches(schema, found)
         .map_err(|error| vec![Diagnostic::error("cannot-compare", error.to_string()).at(&pipeline.file, expected.step.span.clone(), "")])?;
-    let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
-    let mut named: Vec<&Spanned<String>> = Vec::new();
-    for (name, _) in expected.rows.iter().flat_map(|row| &row.cells) {
-        if !named.iter().any(|known| known.value == name.value) {
-            named.push(name);
-        }
-    }
-    let wrong: Diagnostics = named
-        .iter()
-        .filter(|name| !columns.contains(&name.value))
-        .map(|name| unknown_column(name, step, &columns, &pipeline.file))
-        .collect();
-    if !wrong.is_empty() {
-        return Err(wrong);
-    }
-    // Where no row names a column, as with no rows, those found are shown whole.
-    let names: Vec<&str> = match named.is_empty() {
-        true => columns.iter().map(String::as_str).collect(),
-        false => named.iter().map(|name| name.value.as_str()).collect(),
-    };
+    let Wanted { names, rows } = Wanted::of(pipeline, expected, schema)?;
+    let wanted = rows.schema();
     let at: Vec<usize> = names.iter().filter_map(|name| schema.index_of(name).ok()).collect();
     let found = found.project(&at).expect("the columns are there");
-    let fields: Vec<_> = found.schema().fields().iter().map(|field| plain(field)).collect();
-    let wanted: SchemaRef = Arc::new(Schema::new(fields));
     let found_columns: Vec<ArrayRef> = found
         .columns()
         .iter()
         .zip(wanted.fields())
         .map(|(column, field)| cast(column, field.data_type()).unwrap_or_else(|_| column.clone()))
         .collect();
-    let mut unsayable = Diagnostics::new();
-    for (field, name) in wanted.fields().iter().zip(&names) {
-        if let Some(mention) = named.iter().find(|mention| mention.value == *name)
-            && matches!(field.data_type(), DataType::Duration(_) | DataType::Interval(_) | DataType::Map(..) | DataType::Union(..))
-        {
-            unsayable.push(
-                Diagnostic::error("wrong-type", format!("\"{name}\" is {}, and a test cannot say values of this type", field.data_type()))
-                    .at(&pipeline.file, mention.span.clone(), "")
-                    .help("leave the column out, or expect another step that casts it to text"),
-            );
-        }
-    }
-    if !unsayable.is_empty() {
-        return Err(unsayable);
-    }
-    let wanted_rows = value::batch(&wanted, &expected.rows, &pipeline.file).map_err(|wrong| {
-        wrong.into_iter().map(|one| one.help(format!("columns of \"{step}\" are: {}", listed(&columns)))).collect::<Vec<_>>()
-    })?;
-    Ok(differences(&names, &cells(wanted_rows.columns(), &wanted, expected.rows.len()), &cells(&found_columns, &wanted, found.num_rows())))
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Ok(differences(&names, &cells(rows.columns(), &wanted, expected.rows.len()), &cells(&found_columns, &wanted, found.num_rows())))
 }
 
 /// The type that cells are compared in.

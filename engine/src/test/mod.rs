@@ -1,6 +1,7 @@
 //! `[[test]]`: gives rows to steps, executes what the named steps need of the pipeline, and says what came otherwise than expected.
 //! Nothing outside is touched: no source is opened, no sink is planned, no state is read or written.
 
+pub mod check;
 pub mod compare;
 pub mod given;
 pub mod value;
@@ -11,7 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    datatypes::SchemaRef,
+};
+use datafusion::prelude::SessionContext;
 use tokio_util::sync::CancellationToken;
 use weir_connectors::{RunContext, file};
 use weir_pipelines::{Diagnostic, Diagnostics, Expectation, Fails, GivenRows, Pipeline, Row, Test};
@@ -95,20 +100,10 @@ fn with_help(wrong: Diagnostics, pipeline: &Pipeline, test: &Test) -> Diagnostic
 
 async fn verdict(workspace: &Workspace, pipeline: &Pipeline, test: &Test, cancel: CancellationToken) -> Result<Verdict> {
     let context = context(workspace, pipeline, test, cancel)?;
-    let (pipeline, given) = give(pipeline, test, &context)?;
+    let session = plan::session(context.runtime.clone(), 1, context.batch_rows, Frugality::Fast);
+    let (pipeline, given) = give(pipeline, test, &session)?;
     let is_given = |name: &str| test.given.iter().any(|given| given.step.value == name);
-    let targets = match &test.fails {
-        Some(fails) => targets_of(&pipeline, fails),
-        None => {
-            let mut targets: Vec<String> = Vec::new();
-            for rows in test.expect.iter().chain(&test.quarantine) {
-                if !targets.contains(&rows.step.value) {
-                    targets.push(rows.step.value.clone());
-                }
-            }
-            targets
-        }
-    };
+    let targets = targets(&pipeline, test);
     let (_, missing) = trial::part(&pipeline, &targets, is_given);
     if !missing.is_empty() {
         return Err(trial::missing(&pipeline, &missing, test.name.span.clone()).into());
@@ -121,6 +116,20 @@ async fn verdict(workspace: &Workspace, pipeline: &Pipeline, test: &Test, cancel
         None => held(&pipeline, test, &outcome)?,
     };
     Ok(if failed.is_empty() { Verdict::Passed } else { Verdict::Failed(failed) })
+}
+
+/// The steps that a test executes.
+fn targets(pipeline: &Pipeline, test: &Test) -> Vec<String> {
+    if let Some(fails) = &test.fails {
+        return targets_of(pipeline, fails);
+    }
+    let mut targets: Vec<String> = Vec::new();
+    for rows in test.expect.iter().chain(&test.quarantine) {
+        if !targets.contains(&rows.step.value) {
+            targets.push(rows.step.value.clone());
+        }
+    }
+    targets
 }
 
 /// The steps that are executed to see a failure: the one it is in, and those that its expectations read besides.
@@ -150,11 +159,10 @@ pub fn judge_of(fails: &Fails) -> Judge<'_> {
 }
 
 /// Puts the given rows in place. A file takes the place of a source's own; other rows are tables.
-fn give(pipeline: &Pipeline, test: &Test, context: &Arc<RunContext>) -> Result<(Pipeline, Replaced)> {
+fn give(pipeline: &Pipeline, test: &Test, session: &SessionContext) -> Result<(Pipeline, Replaced), Diagnostics> {
     let mut pipeline = pipeline.clone();
     let mut replaced: Replaced = HashMap::new();
     let mut wrong = Diagnostics::new();
-    let session = plan::session(context.runtime.clone(), 1, context.batch_rows, Frugality::Fast);
     for given in &test.given {
         let name = &given.step.value;
         let is_step = |known: &weir_pipelines::Spanned<String>| known.value == *name;
@@ -175,14 +183,14 @@ fn give(pipeline: &Pipeline, test: &Test, context: &Arc<RunContext>) -> Result<(
         let of_source = pipeline.sources.iter().find(|source| is_step(&source.name)).map(|source| &source.rules);
         let of_transform = pipeline.transforms.iter().find(|transform| is_step(&transform.name)).map(|transform| &transform.rules);
         let Some(rules) = of_source.or(of_transform) else { continue };
-        match given::table(&session, &pipeline, &given.rows, given::declared(&pipeline, rules).as_ref()) {
+        match given::table(session, &pipeline, &given.rows, given::declared(&pipeline, rules).as_ref()) {
             Ok(table) => {
                 replaced.insert(name.clone(), table);
             }
             Err(found) => wrong.extend(found),
         }
     }
-    if wrong.is_empty() { Ok((pipeline, replaced)) } else { Err(wrong.into()) }
+    if wrong.is_empty() { Ok((pipeline, replaced)) } else { Err(wrong) }
 }
 
 /// Says how a failure differs from the one expected, if it does.
@@ -228,11 +236,9 @@ fn held(pipeline: &Pipeline, test: &Test, outcome: &Outcome) -> Result<Vec<(Diag
         }
     }
     for expected in &test.quarantine {
-        let told: Vec<usize> = REJECT_COLUMNS.iter().filter_map(|column| quarantine::SCHEMA.index_of(column).ok()).collect();
-        let schema = Arc::new(quarantine::SCHEMA.project(&told).expect("the columns are there"));
         let batches = outcome.rejects.get(&expected.step.value).into_iter().flatten();
-        let batches: Vec<RecordBatch> = batches.filter_map(|batch| batch.project(&told).ok()).collect();
-        match compare::compare(pipeline, expected, &schema, &batches) {
+        let batches: Vec<RecordBatch> = batches.filter_map(|batch| batch.project(&reject_columns()).ok()).collect();
+        match compare::compare(pipeline, expected, &reject_schema(), &batches) {
             Ok(differences) if differences.is_empty() => {}
             Ok(differences) => {
                 let message = format!("\"{name}\": \"{}\" rejects other rows than expected", expected.step.value);
@@ -252,6 +258,15 @@ fn held(pipeline: &Pipeline, test: &Test, outcome: &Outcome) -> Result<Vec<(Diag
         found.splice(0..0, rejected(pipeline, test, step, batches).map(|one| (one, Vec::new())));
     }
     Ok(found)
+}
+
+fn reject_columns() -> Vec<usize> {
+    REJECT_COLUMNS.iter().filter_map(|column| quarantine::SCHEMA.index_of(column).ok()).collect()
+}
+
+/// The columns that rejected rows have for a test.
+fn reject_schema() -> SchemaRef {
+    Arc::new(quarantine::SCHEMA.project(&reject_columns()).expect("the columns are there"))
 }
 
 /// Says of a step that it rejects rows of which the test says nothing: the first of them, and where it is given.

@@ -85,7 +85,11 @@ fn expectation(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared],
     let (words, expected) = match kind.value.as_str() {
         "sql" => {
             let sql = sql_text(walk, "sql", value)?;
+            let before = walk.errors();
             let read = sql_reads(walk, &sql)?;
+            if walk.errors() > before {
+                return None;
+            }
             for read in &read {
                 check_read(walk, declared, "an expectation", read);
             }

@@ -62,14 +62,14 @@ pub(crate) fn operator(walk: &mut Walk<'_>, table: Table<'_, '_>) -> (Vec<Read>,
                 .push("SQL names the steps it reads itself: take \"from\" out".into());
         }
         let Some(sql) = sql_text(walk, "sql", value) else { return (vec![], None) };
-        return match sql_reads(walk, &sql) {
-            Some(reads) => (reads, Some(Operator::Sql(sql))),
-            None => (vec![], None),
-        };
+        let before = walk.errors();
+        let reads = sql_reads(walk, &sql);
+        let is_whole = walk.errors() == before && chosen.len() == 1;
+        return (reads.unwrap_or_default(), is_whole.then_some(Operator::Sql(sql)));
     }
     let from = walk.required(table, "from", "write from = \"a step\", the one it changes");
     let operator = one(walk, &kind.value, value);
-    (reads(from.as_ref()), operator.filter(|_| from.is_some()))
+    (reads(from.as_ref()), operator.filter(|_| from.is_some() && chosen.len() == 1))
 }
 
 fn reads(from: Option<&Spanned<String>>) -> Vec<Read> {

@@ -105,6 +105,11 @@ pub(crate) fn steps(walk: &mut Walk<'_>, root: &DeTable<'_>, vocabulary: Vocabul
             step(walk, role, name, value, vocabulary, &mut steps);
         }
     }
+    // Which of two steps of one name a reader means is not known; nobody reads a sink.
+    let read = |step: &&Declared| step.role != Role::Sink;
+    let is_one = |name: &Spanned<String>| steps.declared.iter().filter(read).filter(|step| step.name.value == name.value).count() == 1;
+    steps.sources.retain(|source| is_one(&source.name));
+    steps.transforms.retain(|transform| is_one(&transform.name));
     steps
 }
 
@@ -134,6 +139,9 @@ fn step(walk: &mut Walk<'_>, role: Role, name: Spanned<String>, value: &Value<'_
                 let drift = drift(walk, table, rules.on_invalid);
                 let incremental = table.entries.get("incremental").and_then(|value| incremental(walk, value));
                 let settings = kind(walk, role, table, &name, &SOURCE_KEYS, vocabulary);
+                // Without the contract that is meant, the types of its columns are not known.
+                let is_typed = rules.contract.is_some() || !table.entries.contains_key("contract");
+                let settings = settings.filter(|_| is_typed);
                 steps.sources.extend(settings.map(|settings| Source { name, description, rules, drift, incremental, settings }));
             }
             Role::Transform => {
@@ -274,6 +282,7 @@ fn sink(
 ) -> Option<impl FnOnce(Settings) -> Sink + use<>> {
     let written = table.entries.contains_key("mode");
     let mode = walk.word(table, "mode", &MODES);
+    let mode_is_known = mode.is_some() || !written;
     let key = match mode.as_ref().map(|mode| (mode.value, mode.span.clone())) {
         Some((mode @ (Mode::Merge | Mode::DeleteInsert | Mode::Snapshot), span)) => {
             if table.entries.contains_key("key") {
@@ -303,15 +312,18 @@ fn sink(
     let mode = mode.unwrap_or(Spanned::new(Mode::Append, name.span.clone()));
     let words = [("fail", OnSchemaChange::Fail), ("add_columns", OnSchemaChange::AddColumns), ("ignore", OnSchemaChange::Ignore)];
     let on_schema_change = walk.word(table, "on_schema_change", &words).map_or(OnSchemaChange::Fail, |word| word.value);
-    let allow_lossy = walk.columns(table, "allow_lossy").unwrap_or_default();
+    let allow_lossy = walk.columns(table, "allow_lossy");
+    let is_whole = (allow_lossy.is_some() || !table.entries.contains_key("allow_lossy")) && mode_is_known;
     let profiles = profiles(walk, table, vocabulary.profiles);
-    let (name, from, key) = (name.clone(), from?, key?);
+    let (name, from, key) = (name.clone(), from?, key.filter(|_| is_whole)?);
+    let allow_lossy = allow_lossy.unwrap_or_default();
     Some(move |settings| Sink { name, description, from, mode, key, on_schema_change, allow_lossy, profiles, settings })
 }
 
-/// The profiles under which a sink takes part.
+/// The profiles under which a sink takes part; where one is not known, it is taken to take part always.
 fn profiles(walk: &mut Walk<'_>, table: Table<'_, '_>, known: &[&str]) -> Vec<Spanned<String>> {
     let profiles = walk.strings(table, "profiles").unwrap_or_default();
+    let before = walk.errors();
     for profile in profiles.iter().filter(|profile| !known.contains(&profile.value.as_str())) {
         let message = format!("no profile \"{}\" in weir.toml", profile.value);
         let found = walk.error("unknown-profile", message, profile.span.clone(), "");
@@ -321,10 +333,10 @@ fn profiles(walk: &mut Walk<'_>, table: Table<'_, '_>, known: &[&str]) -> Vec<Sp
             known => format!("profiles are: {}", known.join(", ")),
         });
     }
-    profiles
+    if walk.errors() == before { profiles } else { Vec::new() }
 }
 
-/// Finds the one table of a source or sink that is its kind's.
+/// Finds the one table of a source or sink that is its kind's. None where what it says is wrong.
 fn kind(
     walk: &mut Walk<'_>,
     role: Role,
@@ -365,6 +377,7 @@ fn kind(
             _ => walk.unknown_key(table.what, &key, own),
         }
     }
+    let before = walk.errors();
     if let [(first, ..), (second, ..), ..] = chosen.as_slice() {
         let message = format!("{} is of two kinds, \"{}\" and \"{}\"", table.what, first.value, second.value);
         let file = walk.file().clone();
@@ -391,7 +404,7 @@ fn kind(
     let settings = Settings::new(document, vec![role.key().into(), name.value.clone(), kind.value.clone()], kind, span);
     let check = if role == Role::Sink { vocabulary.check_sink } else { vocabulary.check_source };
     walk.found.extend(check(&settings));
-    Some(settings)
+    (walk.errors() == before).then_some(settings)
 }
 
 fn connection(walk: &mut Walk<'_>, value: &Value<'_>, kind: &str, known: &[&str]) {

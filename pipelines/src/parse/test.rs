@@ -21,24 +21,28 @@ const GIVEN_KEYS: [&str; 3] = ["file", "columns", "rows"];
 
 /// Reads all tests.
 pub(crate) fn tests(walk: &mut Walk<'_>, root: &DeTable<'_>, declared: &[Declared]) -> Vec<Test> {
-    let mut tests: Vec<Test> = Vec::new();
+    let (mut tests, mut names): (Vec<Test>, Vec<Spanned<String>>) = (Vec::new(), Vec::new());
     for (span, entries) in tables(walk, root, "test") {
-        let Some(test) = test(walk, Table { entries, what: "a test", span: &span }, declared) else { continue };
-        if let Some(first) = tests.iter().find(|first| first.name.value == test.name.value) {
+        let (name, test) = test(walk, Table { entries, what: "a test", span: &span }, declared);
+        let Some(name) = name else { continue };
+        if let Some(first) = names.iter().find(|first| first.value == name.value) {
             let file = walk.file().clone();
-            let found = Diagnostic::error("duplicate-name", format!("two tests are called \"{}\"", test.name.value))
-                .at(&file, test.name.span.clone(), "second")
-                .at(&file, first.name.span.clone(), "first");
+            let found = Diagnostic::error("duplicate-name", format!("two tests are called \"{}\"", name.value))
+                .at(&file, name.span.clone(), "second")
+                .at(&file, first.span.clone(), "first");
             walk.found.push(found);
         }
-        tests.push(test);
+        names.push(name);
+        tests.extend(test);
     }
     tests
 }
 
-fn test(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared]) -> Option<Test> {
+/// Reads a test's name, and the test where its name and the rows it gives are whole.
+fn test(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared]) -> (Option<Spanned<String>>, Option<Test>) {
     walk.unknown_keys(table, &TEST_KEYS);
     let name = walk.required(table, "name", "say in a sentence what holds");
+    let before = walk.errors();
     let mut given = Vec::new();
     match table.entries.get("given") {
         None => walk.missing_key(table, "given", "write [test.given] with a step's rows: orders = [{ id = 1 }]"),
@@ -48,6 +52,7 @@ fn test(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared]) -> Opt
             }
         }
     }
+    let is_given = walk.errors() == before;
     let expect = expected(walk, table, declared, "expect");
     let quarantine = expected(walk, table, declared, "quarantine");
     let fails = table.entries.get("fails").map(|value| (value.span(), fails(walk, value, declared)));
@@ -88,7 +93,14 @@ fn test(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared]) -> Opt
             _ => walk.wrong_type("interval", value, "an array of two datetimes"),
         }
     }
-    Some(Test { name: name?, span: table.span.clone(), given, expect, quarantine, fails: fails.and_then(|(_, fails)| fails), now })
+    // Of a failure that is misread, nobody knows which steps it is about.
+    let is_known = fails.as_ref().is_none_or(|(_, fails)| fails.is_some());
+    let fails = fails.and_then(|(_, fails)| fails);
+    let test = name.clone().filter(|_| is_given && is_known).map(|name| {
+        let span = table.span.clone();
+        Test { name, span, given, expect, quarantine, fails, now }
+    });
+    (name, test)
 }
 
 /// The entries of a table whose keys are steps.

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use crate::{
-    diagnostic::{Diagnostic, SourceFile, Span, Spanned},
+    diagnostic::{Diagnostic, Severity, SourceFile, Span, Spanned},
     settings::Document,
     units,
 };
@@ -67,6 +67,11 @@ impl<'a> Walk<'a> {
 
     pub(crate) fn file(&self) -> &'a Arc<SourceFile> {
         &self.document.file
+    }
+
+    /// How many errors were noted so far: what is read without adding one is whole.
+    pub(crate) fn errors(&self) -> usize {
+        self.found.iter().filter(|found| found.severity == Severity::Error).count()
     }
 
     /// Notes an error with one label.

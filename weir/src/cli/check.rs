@@ -1,14 +1,20 @@
 //! `weir check`: are the files right? No destination is asked, nothing runs.
 
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+use chrono::Utc;
 use clap::Args;
 use serde_json::json;
 use weir_engine::{
     Failure, Workspace,
-    check::{Checked, Depth},
+    check::{Checked, Checker, Depth},
 };
-use weir_pipelines::{Diagnostic, Diagnostics, Pipeline};
+use weir_pipelines::{Diagnostic, Diagnostics, PartialProject, Severity};
 
-use super::context::{Answer, Context, Set, Stop};
+use super::context::{Answer, Context, Set, Stop, check_connection, parse_partial, to_stderr};
 use crate::{
     project,
     render::{diagnostic, error, number::counted},
@@ -40,82 +46,50 @@ pub struct Check {
 /// What a check of several pipelines came to.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// The pipelines that are right.
+    /// The pipelines that are right, in the order of their files.
     pub checked: Vec<Checked>,
-    /// Errors and warnings.
+    /// Errors and warnings: files in the order of their names, what is said of one in its order.
     pub diagnostics: Diagnostics,
-    /// How many pipelines are wrong.
-    pub wrong: u64,
+    /// The failures of systems outside among them.
+    pub outside: Vec<Failure>,
 }
 
 impl Outcome {
-    /// Checks one pipeline and takes note. A failure of the system outside ends the check.
-    async fn add(&mut self, workspace: &Workspace, pipeline: Result<Pipeline, Diagnostics>) -> Result<(), Stop> {
-        let checked = match pipeline {
-            Ok(pipeline) => {
-                for warning in &pipeline.warnings {
-                    self.add_warning(warning);
-                }
-                weir_engine::check::check(workspace, &pipeline, Depth::Files).await
-            }
-            Err(diagnostics) => Err(Failure::Diagnostics(diagnostics)),
-        };
-        match checked {
-            Ok(checked) => {
-                for warning in &checked.warnings {
-                    self.add_warning(warning);
-                }
-                self.checked.push(checked);
-            }
-            Err(Failure::Diagnostics(diagnostics)) => {
-                self.wrong += 1;
-                self.diagnostics.extend(diagnostics);
-            }
-            Err(failure) => return Err(failure.into()),
-        }
-        Ok(())
+    fn errors(&self) -> usize {
+        self.diagnostics.iter().filter(|one| one.severity == Severity::Error).count()
     }
 
-    fn add_warning(&mut self, warning: &Diagnostic) {
-        if !self.diagnostics.contains(warning) {
-            self.diagnostics.push(warning.clone());
+    /// The files are wrong; else some system outside failed; else all is well.
+    fn exit_code(&self) -> u8 {
+        if self.errors() > self.outside.len() {
+            return error::WRONG;
         }
+        // Trying again later helps only where that is all there is to do.
+        self.outside.iter().map(error::exit_code).min().unwrap_or(error::DONE)
+    }
+
+    /// What several pipelines say of one contract in the same words is said once.
+    fn sort(&mut self) {
+        self.diagnostics.sort_by_cached_key(Diagnostic::place);
+        let mut said = HashSet::new();
+        let mark = |one: &Diagnostic| {
+            (one.code, one.message.clone(), one.labels.iter().map(|label| (label.file.path.clone(), label.span.start)).collect::<Vec<_>>())
+        };
+        self.diagnostics.retain(|one| said.insert(mark(one)));
     }
 }
 
 impl Check {
     /// Checks and answers.
     pub async fn answer(self, context: &Context) -> Answer {
-        let workspace = context.workspace(self.pipelines.first().map(String::as_str))?;
-        let mut outcome = Outcome { diagnostics: context.check_connections(&workspace.project), ..Outcome::default() };
-        outcome.wrong = u64::from(!outcome.diagnostics.is_empty());
-        if self.pipelines.is_empty() {
-            let root = &workspace.project.root;
-            let found = project::pipelines(root);
-            if found.is_empty() {
-                return Err(Diagnostic::error(
-                    "no-pipelines",
-                    format!("there are no pipelines in {} and its pipelines/ folder", root.display()),
-                )
-                .help("name one by its path, or make one with: weir new NAME")
-                .into());
-            }
-            for path in found {
-                let pipeline = context.parse(&workspace.project, &path, &self.set.set);
-                outcome.add(&workspace, pipeline).await?;
-            }
-        } else {
-            for argument in &self.pipelines {
-                outcome.add(&workspace, context.pipeline(&workspace, argument, &self.set.set)).await?;
-            }
-        }
+        let outcome = self.checked(context).await?;
         if context.global.json {
             let diagnostics: Vec<_> = outcome.diagnostics.iter().map(diagnostic::to_json).collect();
             context.answer_json(&json!({ "pipelines": outcome.checked, "diagnostics": diagnostics }))?;
         } else {
             let text = error::render_diagnostics(&outcome.diagnostics, context.talk);
-            if outcome.wrong > 0 {
-                super::context::to_stderr(text.trim_end_matches('\n'));
+            if outcome.errors() > 0 {
+                to_stderr(text.trim_end_matches('\n'));
             } else if !text.is_empty() {
                 context.say(text.trim_end_matches('\n'));
             }
@@ -126,7 +100,58 @@ impl Check {
                 context.answer(&format!("{}: {}\n", checked.pipeline, context.out.green(&describe(checked))))?;
             }
         }
-        Ok(if outcome.wrong > 0 { error::WRONG } else { error::DONE })
+        Ok(outcome.exit_code())
+    }
+
+    async fn checked(&self, context: &Context) -> Result<Outcome, Stop> {
+        let PartialProject { project, found, follow_on } = context.partial_project(self.pipelines.first().map(String::as_str))?;
+        let mut outcome = Outcome { diagnostics: found, ..Outcome::default() };
+        let mut unusable = Vec::new();
+        for (name, connection) in &project.connections {
+            let wrong = check_connection(name, connection);
+            let is_told = |one: &Diagnostic| one.message.contains(&format!("connection \"{name}\""));
+            if !wrong.is_empty() || outcome.diagnostics.iter().any(is_told) {
+                unusable.push(name.clone());
+            }
+            outcome.diagnostics.extend(wrong);
+        }
+        let paths = self.paths(context, &project.root, &mut outcome.diagnostics);
+        let workspace = Workspace::new(project, context.environment.clone(), project::machine(), Utc::now);
+        let mut checker = Checker::new(workspace.clone()).await?;
+        (checker.unusable, checker.follow_on) = (unusable, follow_on);
+        for path in paths {
+            match parse_partial(&workspace.project, &path, &context.folder, &self.set.set) {
+                Ok(partial) => {
+                    let found = checker.check(partial, Depth::Files).await?;
+                    outcome.checked.extend(found.checked);
+                    outcome.diagnostics.extend(found.diagnostics);
+                    outcome.outside.extend(found.outside);
+                }
+                Err(unreadable) => outcome.diagnostics.extend(unreadable),
+            }
+        }
+        outcome.sort();
+        Ok(outcome)
+    }
+
+    /// The files of the pipelines that are meant.
+    fn paths(&self, context: &Context, root: &Path, wrong: &mut Diagnostics) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        for argument in &self.pipelines {
+            match project::find_pipeline(argument, root, &context.folder) {
+                Ok(path) => paths.push(path),
+                Err(unknown) => wrong.push(unknown),
+            }
+        }
+        if self.pipelines.is_empty() {
+            paths = project::pipelines(root);
+        }
+        if paths.is_empty() && self.pipelines.is_empty() {
+            let message = format!("there are no pipelines in {} and its pipelines/ folder", root.display());
+            let help = "name one by its path, or make one with: weir new NAME";
+            wrong.push(Diagnostic::error("no-pipelines", message).help(help));
+        }
+        paths
     }
 }
 

@@ -10,7 +10,7 @@ use chrono::Utc;
 use serde::Serialize;
 use weir_connectors::CONNECTIONS;
 use weir_engine::{Failure, Workspace};
-use weir_pipelines::{Diagnostic, Diagnostics, Pipeline, Project};
+use weir_pipelines::{Connection, Diagnostic, Diagnostics, Partial, PartialProject, Pipeline, Project, diagnostic::drop_follow_ons};
 
 use super::{Global, signals::Signals};
 use crate::{
@@ -173,6 +173,12 @@ impl Context {
         self.workspace(None)
     }
 
+    /// Reads the project as far as it can be read, to check it with its pipelines.
+    pub fn partial_project(&self, pipeline: Option<&str>) -> Result<PartialProject, Stop> {
+        let root = self.root(pipeline)?;
+        Ok(project::read_partial_project(&root, &self.folder, self.global.profile.as_deref()))
+    }
+
     /// Reads and parses one pipeline.
     pub fn pipeline(&self, workspace: &Workspace, argument: &str, set: &[(String, String)]) -> Result<Pipeline, Diagnostics> {
         let path = project::find_pipeline(argument, &workspace.project.root, &self.folder).map_err(|diagnostic| vec![diagnostic])?;
@@ -181,29 +187,39 @@ impl Context {
 
     /// Parses the pipeline file at an absolute path.
     pub fn parse(&self, project: &Project, path: &Path, set: &[(String, String)]) -> Result<Pipeline, Diagnostics> {
-        let file = project::read(path, &self.folder).map_err(|diagnostic| vec![diagnostic])?;
-        let folder = path.parent().unwrap_or(&self.folder).to_path_buf();
-        let connections: Vec<&str> = project.connections.keys().map(String::as_str).collect();
-        let profiles: Vec<&str> = project.profiles.iter().map(String::as_str).collect();
-        weir_pipelines::parse(file, folder, set, weir_connectors::vocabulary(&connections, &profiles))
+        parse_partial(project, path, &self.folder, set)?.whole()
     }
 
     /// Checks the settings of the project's connections, each by its kind.
     pub fn check_connections(&self, project: &Project) -> Diagnostics {
-        let mut wrong = Vec::new();
-        for (name, connection) in &project.connections {
-            let settings = &connection.settings;
-            match CONNECTIONS.iter().find(|kind| kind.kind == settings.kind.value) {
-                Some(kind) => wrong.extend((kind.check)(settings).err().into_iter().flatten()),
-                None => wrong.push(
-                    Diagnostic::error("unknown-kind", format!("connection \"{name}\" is of an unknown kind \"{}\"", settings.kind.value))
-                        .at(&settings.file, settings.kind.span.clone(), "")
-                        .did_you_mean(&settings.kind.value, CONNECTIONS.iter().map(|kind| kind.kind)),
-                ),
-            }
-        }
-        wrong
+        project.connections.iter().flat_map(|(name, connection)| check_connection(name, connection)).collect()
     }
+}
+
+/// Checks the settings of a connection by its kind.
+pub fn check_connection(name: &str, connection: &Connection) -> Diagnostics {
+    let settings = &connection.settings;
+    match CONNECTIONS.iter().find(|kind| kind.kind == settings.kind.value) {
+        Some(kind) => {
+            let mut wrong = (kind.check)(settings).err().unwrap_or_default();
+            drop_follow_ons(&mut wrong);
+            wrong
+        }
+        None => vec![
+            Diagnostic::error("unknown-kind", format!("connection \"{name}\" is of an unknown kind \"{}\"", settings.kind.value))
+                .at(&settings.file, settings.kind.span.clone(), "")
+                .did_you_mean(&settings.kind.value, CONNECTIONS.iter().map(|kind| kind.kind)),
+        ],
+    }
+}
+
+/// Parses the pipeline file at an absolute path, as far as it can be read. `folder` is where the person stands.
+pub fn parse_partial(project: &Project, path: &Path, folder: &Path, set: &[(String, String)]) -> Result<Partial, Diagnostics> {
+    let file = project::read(path, folder).map_err(|diagnostic| vec![diagnostic])?;
+    let own = path.parent().unwrap_or(folder).to_path_buf();
+    let connections: Vec<&str> = project.connections.keys().map(String::as_str).collect();
+    let profiles: Vec<&str> = project.profiles.iter().map(String::as_str).collect();
+    Ok(weir_pipelines::parse_partial(file, own, set, weir_connectors::vocabulary(&connections, &profiles)))
 }
 
 /// `--set`, as several commands take it.

@@ -2,9 +2,10 @@
 
 use clap::Args;
 use serde_json::{Value, json};
-use weir_engine::check::{Checked, CheckedContract, CheckedSink, CheckedStep, Depth};
+use weir_engine::check::{Checked, CheckedContract, CheckedSink, CheckedStep, Checker, Depth};
 
-use super::context::{Answer, Context, Set};
+use super::context::{Answer, Context, Set, parse_partial};
+use crate::project;
 use crate::render::{Style, Table, diagnostic, error, number::counted, table::Look};
 
 const EXAMPLES: &str = "\
@@ -33,8 +34,9 @@ impl Plan {
     /// Plans and answers.
     pub async fn answer(self, context: &Context) -> Answer {
         let workspace = context.workspace(Some(&self.pipeline))?;
-        let pipeline = context.pipeline(&workspace, &self.pipeline, &self.set.set)?;
-        let checked = weir_engine::check::check(&workspace, &pipeline, Depth::Destinations).await?;
+        let path = project::find_pipeline(&self.pipeline, &workspace.project.root, &context.folder)?;
+        let partial = parse_partial(&workspace.project, &path, &context.folder, &self.set.set)?;
+        let checked = Checker::new(workspace).await?.check(partial, Depth::Destinations).await?.whole()?;
         if context.global.json {
             context.answer_json(&as_json(&checked))?;
         } else {

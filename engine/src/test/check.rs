@@ -1,0 +1,120 @@
+//! Are a pipeline's tests right? Each is planned with the rows it gives, and nothing is executed: values of a wrong type, columns that a step
+//! does not have, a source without rows. Whether a test holds is told by running it.
+
+use std::{collections::HashSet, sync::Arc};
+
+use arrow::datatypes::{DataType, SchemaRef};
+use weir_connectors::{Coordinates, RunContext};
+use weir_pipelines::{Diagnostic, Diagnostics, GivenRows, Pipeline, Test};
+
+use super::{compare, give, judge_of, reject_schema, targets, with_help};
+use crate::{
+    error::Failure,
+    plan::{self, Frugality, Outside, PlannedStep, Replaced},
+    step::Step,
+    trial::{self, Judge, Trial},
+};
+
+/// What is wrong with a pipeline's tests, and failures of systems outside that a file which a test names is in. `steps` are those of the
+/// pipeline itself, as far as they can be planned; what is in `told` is not said again.
+pub async fn check(pipeline: &Pipeline, steps: &[PlannedStep], context: &RunContext, told: &Diagnostics) -> (Diagnostics, Vec<Outside>) {
+    let mut found = Found { wrong: Vec::new(), outside: Vec::new(), told: told.iter().map(mark).collect() };
+    if pipeline.tests.is_empty() {
+        return (found.wrong, found.outside);
+    }
+    let context = Arc::new(RunContext { partitions: 1, ..context.clone() });
+    let session = plan::session(context.runtime.clone(), 1, context.batch_rows, Frugality::Fast);
+    let planned: Vec<Arc<Step>> = steps.iter().map(|planned| planned.step.clone()).collect();
+    let mut drafts: Vec<Drafted> = Vec::new();
+    for test in &pipeline.tests {
+        let (part, given) = match give(pipeline, test, &session) {
+            Ok(given) => given,
+            Err(wrong) => {
+                found.add(wrong);
+                continue;
+            }
+        };
+        let targets = targets(&part, test);
+        let (_, missing) = trial::part(&part, &targets, |name| test.given.iter().any(|given| given.step.value == name));
+        if !missing.is_empty() {
+            found.add(trial::missing(&part, &missing, test.name.span.clone()));
+            continue;
+        }
+        let reads_file = test.given.iter().any(|given| matches!(given.rows, GivenRows::File(_)));
+        let columns = given_columns(&given);
+        let own = !reads_file && columns.iter().all(|(name, columns)| planned.iter().any(|step| step.name == *name && same(step, columns)));
+        let known = drafts.iter().position(|draft| draft.columns == columns && draft.targets == targets);
+        let steps = match known.filter(|_| !reads_file && test.fails.is_none()) {
+            // With the columns that the step has anyway, all that comes after it is as it was planned.
+            _ if own => &planned,
+            Some(known) => &drafts[known].steps,
+            None => {
+                let judge = test.fails.as_ref().map_or(Judge::Nothing, judge_of);
+                let (context, keeps) = (context.clone(), false);
+                let trial = Trial { pipeline: &part, context, given, targets: targets.clone(), keeps, judge, frugality: Frugality::Fast };
+                let draft = trial.draft().await;
+                found.add(with_help(draft.wrong, pipeline, test));
+                found.outside.extend(draft.outside.into_iter().filter(|outside| !matches!(outside.failure, Failure::Interrupted)));
+                let steps = draft.flow.steps.iter().map(|planned| planned.step.clone()).collect();
+                drafts.push(Drafted { columns, targets, steps });
+                &drafts[drafts.len() - 1].steps
+            }
+        };
+        found.add(expected(pipeline, test, steps));
+    }
+    (found.wrong, found.outside)
+}
+
+/// What was planned for a test; another one that gives the same columns needs no plan of its own.
+struct Drafted {
+    columns: Vec<(String, SchemaRef)>,
+    targets: Vec<String>,
+    steps: Vec<Arc<Step>>,
+}
+
+struct Found {
+    wrong: Diagnostics,
+    outside: Vec<Outside>,
+    told: HashSet<(&'static str, (String, usize, usize))>,
+}
+
+impl Found {
+    fn add(&mut self, wrong: Diagnostics) {
+        self.wrong.extend(wrong.into_iter().filter(|one| self.told.insert(mark(one))));
+    }
+}
+
+/// One mistake is one code at one place, whatever else is said of it.
+fn mark(diagnostic: &Diagnostic) -> (&'static str, (String, usize, usize)) {
+    (diagnostic.code, diagnostic.place())
+}
+
+fn given_columns(given: &Replaced) -> Vec<(String, SchemaRef)> {
+    let mut columns: Vec<_> = given.iter().map(|(name, table)| (name.clone(), table.schema())).collect();
+    columns.sort_by(|a, b| a.0.cmp(&b.0));
+    columns
+}
+
+/// True where given rows have a step's own columns, in the same order. Whether one may be null does not matter to what is planned over them.
+fn same(step: &Step, given: &SchemaRef) -> bool {
+    let given = given.fields();
+    let given = given.strip_suffix(&Coordinates::fields()).unwrap_or(given);
+    let is_text = |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
+    let alike = |a: &DataType, b: &DataType| a == b || (is_text(a) && is_text(b));
+    let own = step.schema.fields();
+    own.len() == given.len() && own.iter().zip(given).all(|(a, b)| a.name() == b.name() && alike(a.data_type(), b.data_type()))
+}
+
+/// Rows that a test expects and that can never be.
+fn expected(pipeline: &Pipeline, test: &Test, steps: &[Arc<Step>]) -> Diagnostics {
+    let mut wrong = Diagnostics::new();
+    for rows in &test.expect {
+        if let Some(step) = steps.iter().find(|step| step.name == rows.step.value) {
+            wrong.extend(compare::Wanted::of(pipeline, rows, &step.schema).err().into_iter().flatten());
+        }
+    }
+    for rows in &test.quarantine {
+        wrong.extend(compare::Wanted::of(pipeline, rows, &reject_schema()).err().into_iter().flatten());
+    }
+    wrong
+}
