@@ -64,7 +64,7 @@ impl Contract {
     pub fn check(&self, batch: &RecordBatch) -> Verdict {
         let mut rows = Rows::new(batch, &self.rules);
         let judged = judge::judge(self, &mut rows, batch.num_rows());
-        let mut invalid: Vec<usize> = Vec::new();
+        let mut acquitted: Vec<usize> = Vec::new();
         let mut violations = Vec::new();
         for index in (!&judged).set_indices() {
             let row = rows.at(index);
@@ -72,20 +72,20 @@ impl Contract {
             violations.extend(self.validator.iter_errors(row).take(VIOLATIONS_PER_ROW_MAX).map(|error| violation(index, &error)));
             // The last word is the crate's.
             if violations.len() == before && self.validator.is_valid(row) {
+                acquitted.push(index);
                 continue;
             }
-            invalid.push(index);
             if violations.len() == before {
                 // A validator that refuses and cannot say why would otherwise leave a row without a reason.
                 let message = "the row breaks the contract".to_owned();
                 violations.push(Violation { row: index, keyword: "schema".into(), column: None, message });
             }
         }
-        let valid = (!invalid.is_empty()).then(|| {
-            let mut next = invalid.iter().peekable();
-            BooleanBuffer::collect_bool(batch.num_rows(), |index| next.next_if_eq(&&index).is_none())
-        });
-        Verdict { valid, violations }
+        let valid = match &acquitted[..] {
+            [] => judged,
+            some => BooleanBuffer::collect_bool(batch.num_rows(), |index| judged.value(index) || some.binary_search(&index).is_ok()),
+        };
+        Verdict { valid: valid.has_false().then_some(valid), violations }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{collections::HashSet, sync::Mutex};
 
 use ::arrow::{
-    array::{Array, AsArray, ByteView, GenericStringArray, OffsetSizeTrait, StringViewArray},
+    array::{Array, ArrowNativeTypeOp, AsArray, ByteView, GenericStringArray, OffsetSizeTrait, StringViewArray},
     buffer::{BooleanBuffer, NullBuffer},
     datatypes::DataType,
 };
@@ -106,12 +106,14 @@ trait Texts {
 
 /// True where all steps from one offset to the next lie within.
 #[multiversion(targets("x86_64+avx2+bmi1+bmi2"))]
-fn steps_within<O: OffsetSizeTrait>(offsets: &[O], least: usize, most: usize) -> bool {
-    let step = |pair: (&O, &O)| pair.1.as_usize().wrapping_sub(pair.0.as_usize());
-    offsets.iter().zip(&offsets[1..]).fold(true, |all, pair| all & (step(pair) >= least) & (step(pair) <= most))
+fn steps_within<O: OffsetSizeTrait + ArrowNativeTypeOp>(offsets: &[O], least: usize, most: usize) -> bool {
+    let Some(least) = O::from_usize(least) else { return offsets.len() == 1 };
+    let most = O::from_usize(most).unwrap_or(O::MAX_TOTAL_ORDER);
+    let step = |pair: (&O, &O)| pair.1.sub_wrapping(*pair.0);
+    offsets.iter().zip(&offsets[1..]).fold(true, |all, pair| all & step(pair).is_ge(least) & step(pair).is_le(most))
 }
 
-impl<O: OffsetSizeTrait> Texts for GenericStringArray<O> {
+impl<O: OffsetSizeTrait + ArrowNativeTypeOp> Texts for GenericStringArray<O> {
     fn rows(&self) -> usize {
         self.len()
     }
