@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use arrow::datatypes::SchemaRef;
 use serde::Serialize;
 use weir_connectors::{Change, Purpose};
-use weir_pipelines::{Diagnostic, Diagnostics, Partial, Severity};
+use weir_pipelines::{Diagnostic, Diagnostics, Partial, Severity, Source};
 use weir_schemas::prove::Held;
 
 use crate::{
@@ -159,7 +159,8 @@ impl Outcome {
 /// Checks the pipelines of a project. What they share is opened once.
 #[derive(Debug)]
 pub struct Checker {
-    workspace: Workspace,
+    /// The project.
+    pub workspace: Workspace,
     history: Option<History>,
     /// Connections whose settings are wrong, which is told elsewhere: what they would say is not asked.
     pub unusable: Vec<String>,
@@ -178,13 +179,16 @@ impl Checker {
     pub async fn check(&self, partial: Partial, depth: Depth) -> Result<Outcome> {
         let is_whole = partial.is_whole();
         let Partial { mut pipeline, found } = partial;
-        pipeline.sources.retain(|source| source.settings.text("connection").is_none_or(|name| !self.unusable.contains(&name)));
+        if !self.unusable.is_empty() {
+            let is_usable = |source: &Source| source.settings.text("connection").is_none_or(|name| !self.unusable.contains(&name));
+            pipeline.sources.retain(is_usable);
+        }
         let context = self.workspace.dry_context(&pipeline.name.value)?;
         let seen = match &self.history {
             Some(history) => drift::remembered(history, &pipeline).await?,
             None => HashMap::new(),
         };
-        let inputs = Inputs { seen, ..Inputs::default() };
+        let inputs = Inputs { seen, contracts: self.workspace.contracts.clone(), ..Inputs::default() };
         let Draft { flow, wrong, mut outside } = plan::draft(&pipeline, &context, Purpose::Plan, Frugality::Fast, &inputs).await;
         let mut all = found;
         // Of sinks that could not be read, some may take part.
@@ -195,7 +199,7 @@ impl Checker {
             sinks.push(checked_sink(sink, &flow, depth, &mut all).await);
         }
         if depth == Depth::Files {
-            let (wrong, of_tests) = test::check::check(&pipeline, &flow.steps, &context, &all).await;
+            let (wrong, of_tests) = test::check::check(&pipeline, &flow.steps, &context, &self.workspace.contracts, &all, is_whole).await;
             all.extend(wrong);
             outside.extend(of_tests);
         }

@@ -8,24 +8,22 @@ use std::{
 
 use datafusion::{
     arrow::datatypes::SchemaRef,
-    catalog::{
-        CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, TableProvider,
-    },
+    catalog::TableProvider,
     common::{TableReference, tree_node::TreeNodeRecursion},
-    execution::{SessionStateBuilder, runtime_env::RuntimeEnv},
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
-    prelude::{SessionConfig, SessionContext},
+    prelude::SessionContext,
 };
 use weir_connectors::{
     Advance, Blame, Coordinates, Error, Purpose, RunContext, SINKS, SOURCES, Sink as SinkTrait, SinkContext, SourceContext,
     context::ReadCount,
 };
 use weir_pipelines::{Diagnostic, Diagnostics, Mode, Pipeline, Rules, Settings, Sink, Source, Span, Spanned, Transform};
-use weir_schemas::{Contract, prove::Known};
+use weir_schemas::prove::Known;
 
 use crate::{
     agree,
     checks::{ContractCheck, properties},
+    contracts::Contracts,
     delta,
     drift::{self, Drift, Shape},
     error::{Failure, Result},
@@ -37,6 +35,8 @@ use crate::{
     step::{Input, Reader, Role, RowCheck, Step, StepTable},
     transforms::{self, Account},
 };
+
+pub use crate::session::{Frugality, fork, session};
 
 /// A pipeline's dataflow, ready to be executed once.
 pub struct Dataflow {
@@ -98,42 +98,6 @@ pub struct PlannedSink {
     pub contract: Option<Arc<StepContract>>,
 }
 
-/// How hard to try to stay within memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Frugality {
-    /// Hash joins, all processors.
-    Fast,
-    /// Sort-merge joins that spill, few streams, small batches: slower, and finishes where hashing does not fit.
-    Frugal,
-}
-
-/// The session a run's steps are planned and executed in.
-pub fn session(runtime: Arc<RuntimeEnv>, partitions: usize, batch_rows: usize, frugality: Frugality) -> SessionContext {
-    let mut config = SessionConfig::new().with_target_partitions(partitions).with_batch_size(batch_rows).with_information_schema(false);
-    let options = config.options_mut();
-    options.sql_parser.collect_spans = true;
-    options.execution.parquet.pushdown_filters = true;
-    if frugality == Frugality::Frugal {
-        options.optimizer.prefer_hash_join = false;
-        options.execution.sort_spill_reservation_bytes = 4 << 20;
-        options.execution.sort_in_place_threshold_bytes = 256 << 10;
-    }
-    let state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
-    let mut session = SessionContext::new_with_state(state);
-    datafusion_functions_json::register_all(&mut session).expect("function names do not clash");
-    session
-}
-
-/// A session like this one that knows no tables.
-pub fn fork(session: &SessionContext) -> SessionContext {
-    let state = session.state();
-    let (options, catalogs) = (state.config().options().catalog.clone(), MemoryCatalogProviderList::new());
-    let catalog = MemoryCatalogProvider::new();
-    catalog.register_schema(&options.default_schema, Arc::new(MemorySchemaProvider::new())).expect("a new catalog takes schemas");
-    catalogs.register_catalog(options.default_catalog, Arc::new(catalog));
-    SessionContext::new_with_state(SessionStateBuilder::new_from_existing(state).with_catalog_list(Arc::new(catalogs)).build())
-}
-
 /// What a dataflow takes besides what the pipeline says.
 #[derive(Debug, Default)]
 pub struct Inputs {
@@ -143,6 +107,8 @@ pub struct Inputs {
     pub given: HashMap<String, Given>,
     /// Rows that are all there is of a step, which is not opened or planned.
     pub replaced: Replaced,
+    /// Contracts that have been compiled.
+    pub contracts: Arc<Contracts>,
 }
 
 /// Rows that take the place of those a source would read or a transform would make, by step. They are checked like the step's own. Where
@@ -599,51 +565,8 @@ impl Planner<'_> {
     }
 
     fn contract(&self, rules: &Rules) -> Result<Option<Written>, Diagnostics> {
-        let Some(path) = &rules.contract else { return Ok(None) };
-        let file = &self.pipeline.file;
-        let full = self.pipeline.folder.join(&path.value);
-        let text = std::fs::read_to_string(&full).map_err(|error| {
-            let what = match error.kind() {
-                std::io::ErrorKind::NotFound => "does not exist".to_owned(),
-                _ => format!("cannot be read: {error}"),
-            };
-            vec![
-                Diagnostic::error("contract-missing", format!("the contract \"{}\" {what}", path.value))
-                    .at(file, path.span.clone(), "")
-                    .help("the path is relative to the pipeline file's folder"),
-            ]
-        })?;
-        let compiled = Contract::compile(&path.value, &text);
-        let contract = weir_pipelines::SourceFile::new(beside(&file.path, &path.value), text);
-        match compiled {
-            Ok(compiled) => Ok(Some(Written { contract: compiled, file: contract, named: path.span.clone() })),
-            Err(error) => {
-                let mut diagnostic = Diagnostic::error("contract", error.message.clone());
-                diagnostic = match error.offset {
-                    Some(offset) => diagnostic.at(&contract, offset..offset + 1, ""),
-                    None => diagnostic.at(file, path.span.clone(), "this contract"),
-                };
-                Err(vec![error.help.iter().fold(diagnostic, Diagnostic::help)])
-            }
-        }
+        rules.contract.as_ref().map(|path| self.inputs.contracts.read(self.pipeline, path)).transpose()
     }
-}
-
-/// A path beside a pipeline's file, as a person would name it.
-fn beside(file: &str, path: &str) -> String {
-    let mut parts: Vec<&str> = file.split('/').collect();
-    parts.pop();
-    if path.starts_with('/') {
-        return path.to_owned();
-    }
-    for part in path.split('/') {
-        match (part, parts.last().copied()) {
-            ("." | "", _) => {}
-            ("..", Some(last)) if !matches!(last, ".." | "" | ".") => _ = parts.pop(),
-            _ => parts.push(part),
-        }
-    }
-    parts.join("/")
 }
 
 /// How often a plan scans a table, subqueries included.

@@ -11,6 +11,7 @@ use weir_connectors::{Purpose, RunContext};
 use weir_pipelines::{Diagnostic, Diagnostics, OnInvalid, Pipeline, Spanned};
 
 use crate::{
+    contracts::Contracts,
     error::{Failure, Result, RunError},
     expect::{self, Kept},
     plan::{self, Dataflow, Draft, Frugality, Inputs, PlannedStep, Replaced},
@@ -59,6 +60,8 @@ pub struct Trial<'a> {
     pub judge: Judge<'a>,
     /// How hard to try to stay within memory.
     pub frugality: Frugality,
+    /// Contracts that have been compiled.
+    pub contracts: Arc<Contracts>,
 }
 
 /// What came of a trial.
@@ -153,14 +156,14 @@ impl Trial<'_> {
 
     /// Plans as much of it as can be, and executes nothing.
     pub async fn draft(&self) -> Draft {
-        let inputs = Inputs { replaced: self.given.clone(), ..Inputs::default() };
+        let inputs = Inputs { replaced: self.given.clone(), contracts: self.contracts.clone(), ..Inputs::default() };
         plan::draft(&self.prepared(), &self.context, Purpose::Plan, self.frugality, &inputs).await
     }
 
     /// Executes it. Fails only with what is wrong with the files, and when it is interrupted; how the rows fail is part of the outcome.
     pub async fn run(self) -> Result<Outcome> {
         let part = self.prepared();
-        let inputs = Inputs { replaced: self.given.clone(), ..Inputs::default() };
+        let inputs = Inputs { replaced: self.given.clone(), contracts: self.contracts.clone(), ..Inputs::default() };
         let flow = plan::plan(&part, &self.context, Purpose::Run, self.frugality, &inputs).await?;
         let mut outcome = Outcome::default();
         match self.execute(&part, &flow, &mut outcome).await {

@@ -14,6 +14,7 @@ use weir_connectors::{Blame, Connections, RunContext};
 use weir_pipelines::Project;
 
 use crate::{
+    contracts::Contracts,
     error::{Failure, Result},
     history::History,
 };
@@ -47,6 +48,8 @@ pub struct Workspace {
     pub cpus: usize,
     /// Tells the time.
     pub clock: fn() -> DateTime<Utc>,
+    /// Contracts that have been compiled.
+    pub contracts: Arc<Contracts>,
 }
 
 impl Workspace {
@@ -64,6 +67,7 @@ impl Workspace {
             memory_limit_bytes: project.memory_limit_bytes.unwrap_or(machine.memory_bytes / 2),
             cpus: machine.cpus.max(1),
             clock,
+            contracts: Arc::default(),
             project,
         }
     }

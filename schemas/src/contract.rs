@@ -18,19 +18,19 @@ use crate::{
     version::{self, Version},
 };
 
-/// A compiled contract.
-#[derive(Debug)]
+/// A compiled contract. A clone shares what is costly to make.
+#[derive(Debug, Clone)]
 pub struct Contract {
     path: String,
     version: Option<Version>,
-    text: String,
-    pub(crate) root: Value,
+    text: Arc<str>,
+    pub(crate) root: Arc<Value>,
     pub(crate) draft: Draft,
     columns: SchemaRef,
-    pub(crate) validator: Validator,
+    pub(crate) validator: Arc<Validator>,
     /// Of every subschema, by `#` and JSON pointer.
-    pub(crate) validators: ValidatorMap,
-    pub(crate) rules: Rules,
+    pub(crate) validators: Arc<ValidatorMap>,
+    pub(crate) rules: Arc<Rules>,
     pub(crate) plan: kernel::Node,
     /// A pattern of it needs an engine that can give up.
     pub(crate) backtracks: bool,
@@ -81,8 +81,9 @@ impl Contract {
         }
         let (rules, plan, draft) = (check::Rules::new(&document), kernel::plan(&document), document.draft);
         let (columns, backtracks) = (Arc::new(Schema::new(columns)), kernel::backtracks(&schema));
-        let (path, text) = (path.to_owned(), text.to_owned());
-        Ok(Self { path, version, text, root: schema, draft, columns, validator, validators, rules, plan, backtracks })
+        let (path, text, root, rules) = (path.to_owned(), text.into(), Arc::new(schema), Arc::new(rules));
+        let (validator, validators) = (Arc::new(validator), Arc::new(validators));
+        Ok(Self { path, version, text, root, draft, columns, validator, validators, rules, plan, backtracks })
     }
 
     /// What messages call it.

@@ -1,7 +1,7 @@
 //! A contract as a plan over columns, made from the schema alone. Following it is `judge`'s: what no kernel decides the `jsonschema` crate
 //! does, for the cells and the subschema concerned. Which keywords have kernels for which columns: `docs/reference/contracts.md`, made by `coverage`.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use jsonschema::{Draft, PatternOptions, Validator, error::ValidationErrorKind};
 use serde_json::{Map, Value};
@@ -15,7 +15,7 @@ use crate::{
 pub(crate) const EXACT: i128 = 1 << 53;
 
 /// What a row, or a cell, must be. A row is an object whose members are columns; what is asked of objects asks nothing of other values, and so on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Node {
     /// Everything is, or nothing.
     Always(bool),
@@ -133,9 +133,9 @@ pub(crate) fn judges(keyword: &str) -> bool {
 }
 
 /// A keyword about text that the crate is asked about, text by text.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Asked {
-    validator: Validator,
+    validator: Arc<Validator>,
     /// What it said, as often as it is asked side by side.
     pub(crate) memories: Memories,
 }
@@ -148,7 +148,7 @@ impl Asked {
             schema.insert("$schema".to_owned(), draft.clone());
         }
         let options = jsonschema::options().offline().should_validate_formats(true);
-        Some(Self { validator: options.build(&Value::Object(schema)).ok()?, memories: Memories::default() })
+        Some(Self { validator: Arc::new(options.build(&Value::Object(schema)).ok()?), memories: Memories::default() })
     }
 
     /// The crate's answer about a text; none where its engine gave up, in which case what becomes of a row is not the sum of its parts.
@@ -181,7 +181,7 @@ pub(crate) fn backtracks(schema: &Value) -> bool {
 }
 
 /// The values of an `enum` or a `const`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Choices {
     all: Vec<Value>,
     /// Those that are whole numbers, as written.

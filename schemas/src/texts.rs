@@ -296,6 +296,13 @@ pub(crate) struct Memory {
 #[derive(Debug, Default)]
 pub(crate) struct Memories(Mutex<Vec<Memory>>);
 
+/// What was said is not taken along: some of it is about the rows of one column.
+impl Clone for Memories {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
 impl Memories {
     /// Calls with a memory, and keeps it unless the call says that it is not to be trusted.
     pub(crate) fn lend<T>(&self, call: impl FnOnce(&mut Memory) -> (T, bool)) -> T {

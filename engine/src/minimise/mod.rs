@@ -295,6 +295,7 @@ impl Search<'_> {
             keeps: false,
             judge: judge_of(&self.fails),
             frugality: self.frugality,
+            contracts: Arc::default(),
         };
         Ok(trial.run().await?.failed)
     }

@@ -7,17 +7,24 @@ use arrow::datatypes::{DataType, SchemaRef};
 use weir_connectors::{Coordinates, RunContext};
 use weir_pipelines::{Diagnostic, Diagnostics, GivenRows, Pipeline, Test};
 
-use super::{compare, give, judge_of, reject_schema, targets, with_help};
+use super::{compare, give, is_inside, judge_of, reject_schema, targets, with_help};
 use crate::{
-    error::Failure,
+    contracts::Contracts,
     plan::{self, Frugality, Outside, PlannedStep, Replaced},
     step::Step,
     trial::{self, Judge, Trial},
 };
 
 /// What is wrong with a pipeline's tests, and failures of systems outside that a file which a test names is in. `steps` are those of the
-/// pipeline itself, as far as they can be planned; what is in `told` is not said again.
-pub async fn check(pipeline: &Pipeline, steps: &[PlannedStep], context: &RunContext, told: &Diagnostics) -> (Diagnostics, Vec<Outside>) {
+/// pipeline itself, as far as they can be planned; what is in `told` is not said again. `is_whole`: nothing of the pipeline had to be left out.
+pub async fn check(
+    pipeline: &Pipeline,
+    steps: &[PlannedStep],
+    context: &RunContext,
+    contracts: &Arc<Contracts>,
+    told: &Diagnostics,
+    is_whole: bool,
+) -> (Diagnostics, Vec<Outside>) {
     let mut found = Found { wrong: Vec::new(), outside: Vec::new(), told: told.iter().map(mark).collect() };
     if pipeline.tests.is_empty() {
         return (found.wrong, found.outside);
@@ -25,9 +32,9 @@ pub async fn check(pipeline: &Pipeline, steps: &[PlannedStep], context: &RunCont
     let context = Arc::new(RunContext { partitions: 1, ..context.clone() });
     let session = plan::session(context.runtime.clone(), 1, context.batch_rows, Frugality::Fast);
     let planned: Vec<Arc<Step>> = steps.iter().map(|planned| planned.step.clone()).collect();
-    let mut drafts: Vec<Drafted> = Vec::new();
+    let mut drafts: Vec<(Given, Vec<Arc<Step>>)> = Vec::new();
     for test in &pipeline.tests {
-        let (part, given) = match give(pipeline, test, &session) {
+        let (part, given) = match give(pipeline, test, &session, contracts) {
             Ok(given) => given,
             Err(wrong) => {
                 found.add(wrong);
@@ -40,24 +47,31 @@ pub async fn check(pipeline: &Pipeline, steps: &[PlannedStep], context: &RunCont
             found.add(trial::missing(&part, &missing, test.name.span.clone()));
             continue;
         }
-        let reads_file = test.given.iter().any(|given| matches!(given.rows, GivenRows::File(_)));
-        let columns = given_columns(&given);
-        let own = !reads_file && columns.iter().all(|(name, columns)| planned.iter().any(|step| step.name == *name && same(step, columns)));
-        let known = drafts.iter().position(|draft| draft.columns == columns && draft.targets == targets);
-        let steps = match known.filter(|_| !reads_file && test.fails.is_none()) {
-            // With the columns that the step has anyway, all that comes after it is as it was planned.
-            _ if own => &planned,
-            Some(known) => &drafts[known].steps,
+        let given_as = Given { columns: columns(&given), files: files(test), targets };
+        let is_own = |(name, columns): &(String, SchemaRef)| planned.iter().any(|step| step.name == *name && same(step, columns));
+        let known = drafts.iter().position(|(known, _)| *known == given_as).filter(|_| test.fails.is_none());
+        let steps = match known {
+            // With the columns that the steps have anyway, all that comes after them is as it was planned.
+            _ if given_as.files.is_empty() && given_as.columns.iter().all(is_own) => &planned,
+            Some(known) => &drafts[known].1,
             None => {
-                let judge = test.fails.as_ref().map_or(Judge::Nothing, judge_of);
-                let (context, keeps) = (context.clone(), false);
-                let trial = Trial { pipeline: &part, context, given, targets: targets.clone(), keeps, judge, frugality: Frugality::Fast };
+                let trial = Trial {
+                    pipeline: &part,
+                    context: context.clone(),
+                    given,
+                    targets: given_as.targets.clone(),
+                    keeps: false,
+                    judge: test.fails.as_ref().map_or(Judge::Nothing, judge_of),
+                    frugality: Frugality::Fast,
+                    contracts: contracts.clone(),
+                };
                 let draft = trial.draft().await;
-                found.add(with_help(draft.wrong, pipeline, test));
-                found.outside.extend(draft.outside.into_iter().filter(|outside| !matches!(outside.failure, Failure::Interrupted)));
-                let steps = draft.flow.steps.iter().map(|planned| planned.step.clone()).collect();
-                drafts.push(Drafted { columns, targets, steps });
-                &drafts[drafts.len() - 1].steps
+                // With a part of the pipeline missing, what is wrong with its own SQL may follow from that.
+                let wrong = draft.wrong.into_iter().filter(|one| is_whole || is_inside(one, pipeline, test));
+                found.add(with_help(wrong.collect(), pipeline, test));
+                found.outside.extend(draft.outside);
+                drafts.push((given_as, draft.flow.steps.iter().map(|planned| planned.step.clone()).collect()));
+                &drafts[drafts.len() - 1].1
             }
         };
         found.add(expected(pipeline, test, steps));
@@ -65,11 +79,14 @@ pub async fn check(pipeline: &Pipeline, steps: &[PlannedStep], context: &RunCont
     (found.wrong, found.outside)
 }
 
-/// What was planned for a test; another one that gives the same columns needs no plan of its own.
-struct Drafted {
+/// What a test's plan depends on; another test that gives the same needs no plan of its own.
+#[derive(PartialEq)]
+struct Given {
+    /// By step.
     columns: Vec<(String, SchemaRef)>,
+    /// By step.
+    files: Vec<(String, String)>,
     targets: Vec<String>,
-    steps: Vec<Arc<Step>>,
 }
 
 struct Found {
@@ -89,10 +106,18 @@ fn mark(diagnostic: &Diagnostic) -> (&'static str, (String, usize, usize)) {
     (diagnostic.code, diagnostic.place())
 }
 
-fn given_columns(given: &Replaced) -> Vec<(String, SchemaRef)> {
+fn columns(given: &Replaced) -> Vec<(String, SchemaRef)> {
     let mut columns: Vec<_> = given.iter().map(|(name, table)| (name.clone(), table.schema())).collect();
     columns.sort_by(|a, b| a.0.cmp(&b.0));
     columns
+}
+
+fn files(test: &Test) -> Vec<(String, String)> {
+    let file = |given: &weir_pipelines::Given| match &given.rows {
+        GivenRows::File(path) => Some((given.step.value.clone(), path.value.clone())),
+        _ => None,
+    };
+    test.given.iter().filter_map(file).collect()
 }
 
 /// True where given rows have a step's own columns, in the same order. Whether one may be null does not matter to what is planned over them.

@@ -11,9 +11,9 @@ use indexmap::IndexMap;
 use serde_json::Value;
 use weir_connectors::Coordinates;
 use weir_pipelines::{Diagnostic, Diagnostics, GivenRows, Pipeline, Row, Rules, SourceFile, Spanned};
-use weir_schemas::Contract;
 
 use super::value;
+use crate::contracts::Contracts;
 
 /// What a contract says about rows that a test writes.
 #[derive(Debug)]
@@ -23,10 +23,10 @@ pub struct Declared {
 }
 
 /// Reads what the contract of a step declares. One that is wrong is told where the step is planned.
-pub fn declared(pipeline: &Pipeline, rules: &Rules) -> Option<Declared> {
+pub fn declared(pipeline: &Pipeline, rules: &Rules, contracts: &Contracts) -> Option<Declared> {
     let path = rules.contract.as_ref()?;
     let text = std::fs::read_to_string(pipeline.folder.join(&path.value)).ok()?;
-    let columns = Contract::compile(&path.value, &text).ok()?.columns().clone();
+    let columns = contracts.compile(&path.value, &text).ok()?.columns().clone();
     Some(Declared { columns, schema: serde_json::from_str(&text).ok()? })
 }
 

@@ -22,6 +22,7 @@ use weir_connectors::{RunContext, file};
 use weir_pipelines::{Diagnostic, Diagnostics, Expectation, Fails, GivenRows, Pipeline, Row, Test};
 
 use crate::{
+    contracts::Contracts,
     error::{Failure, Result},
     plan::{self, Frugality, Replaced},
     quarantine,
@@ -80,12 +81,16 @@ pub async fn run(workspace: &Workspace, pipeline: &Pipeline, test: &Test, cancel
     }
 }
 
+/// True of what is said of the test itself.
+fn is_inside(one: &Diagnostic, pipeline: &Pipeline, test: &Test) -> bool {
+    one.labels.first().is_some_and(|label| label.file == pipeline.file && label.span.start >= test.span.start)
+}
+
 /// A column that SQL misses may be one that the test does not give.
 fn with_help(wrong: Diagnostics, pipeline: &Pipeline, test: &Test) -> Diagnostics {
     let help = |one: Diagnostic| {
         // What is wrong with the test itself is pointed at in the test.
-        let in_test = one.labels.first().is_some_and(|label| label.file == pipeline.file && label.span.start >= test.span.start);
-        if !["unknown-column", "sql"].contains(&one.code) || in_test {
+        if !["unknown-column", "sql"].contains(&one.code) || is_inside(&one, pipeline, test) {
             return one;
         }
         let (line, _) = pipeline.file.line_column(test.name.span.start);
@@ -101,7 +106,8 @@ fn with_help(wrong: Diagnostics, pipeline: &Pipeline, test: &Test) -> Diagnostic
 async fn verdict(workspace: &Workspace, pipeline: &Pipeline, test: &Test, cancel: CancellationToken) -> Result<Verdict> {
     let context = context(workspace, pipeline, test, cancel)?;
     let session = plan::session(context.runtime.clone(), 1, context.batch_rows, Frugality::Fast);
-    let (pipeline, given) = give(pipeline, test, &session)?;
+    let contracts = workspace.contracts.clone();
+    let (pipeline, given) = give(pipeline, test, &session, &contracts)?;
     let is_given = |name: &str| test.given.iter().any(|given| given.step.value == name);
     let targets = targets(&pipeline, test);
     let (_, missing) = trial::part(&pipeline, &targets, is_given);
@@ -109,7 +115,8 @@ async fn verdict(workspace: &Workspace, pipeline: &Pipeline, test: &Test, cancel
         return Err(trial::missing(&pipeline, &missing, test.name.span.clone()).into());
     }
     let judge = test.fails.as_ref().map_or(Judge::Nothing, judge_of);
-    let trial = Trial { pipeline: &pipeline, context, given, targets, keeps: test.fails.is_none(), judge, frugality: Frugality::Fast };
+    let (keeps, frugality) = (test.fails.is_none(), Frugality::Fast);
+    let trial = Trial { pipeline: &pipeline, context, given, targets, keeps, judge, frugality, contracts };
     let outcome = trial.run().await?;
     let failed = match &test.fails {
         Some(fails) => unlike(&pipeline, test, fails, outcome.failed.as_ref()).into_iter().collect(),
@@ -159,7 +166,7 @@ pub fn judge_of(fails: &Fails) -> Judge<'_> {
 }
 
 /// Puts the given rows in place. A file takes the place of a source's own; other rows are tables.
-fn give(pipeline: &Pipeline, test: &Test, session: &SessionContext) -> Result<(Pipeline, Replaced), Diagnostics> {
+fn give(pipeline: &Pipeline, test: &Test, session: &SessionContext, contracts: &Contracts) -> Result<(Pipeline, Replaced), Diagnostics> {
     let mut pipeline = pipeline.clone();
     let mut replaced: Replaced = HashMap::new();
     let mut wrong = Diagnostics::new();
@@ -183,7 +190,7 @@ fn give(pipeline: &Pipeline, test: &Test, session: &SessionContext) -> Result<(P
         let of_source = pipeline.sources.iter().find(|source| is_step(&source.name)).map(|source| &source.rules);
         let of_transform = pipeline.transforms.iter().find(|transform| is_step(&transform.name)).map(|transform| &transform.rules);
         let Some(rules) = of_source.or(of_transform) else { continue };
-        match given::table(session, &pipeline, &given.rows, given::declared(&pipeline, rules).as_ref()) {
+        match given::table(session, &pipeline, &given.rows, given::declared(&pipeline, rules, contracts).as_ref()) {
             Ok(table) => {
                 replaced.insert(name.clone(), table);
             }

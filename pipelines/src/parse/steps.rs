@@ -9,7 +9,7 @@ use super::{
     walk::{Table, Value, Walk, in_order, integer, is_name, suggest, type_name},
 };
 use crate::{
-    diagnostic::{Diagnostic, Span, Spanned},
+    diagnostic::{Diagnostic, Span, Spanned, nearest},
     pipeline::{
         Incremental, Mode, OnDrift, OnInvalid, OnMissingColumn, OnNewColumn, OnSchemaChange, OnTypeChange, Rules, ShareMax, Sink, Source,
         Transform,
@@ -140,7 +140,7 @@ fn step(walk: &mut Walk<'_>, role: Role, name: Spanned<String>, value: &Value<'_
                 let incremental = table.entries.get("incremental").and_then(|value| incremental(walk, value));
                 let settings = kind(walk, role, table, &name, &SOURCE_KEYS, vocabulary);
                 // Without the contract that is meant, the types of its columns are not known.
-                let is_typed = rules.contract.is_some() || !table.entries.contains_key("contract");
+                let is_typed = rules.contract.is_some() || !(table.entries.contains_key("contract") || may_mean_contract(entries));
                 let settings = settings.filter(|_| is_typed);
                 steps.sources.extend(settings.map(|settings| Source { name, description, rules, drift, incremental, settings }));
             }
@@ -171,6 +171,13 @@ fn step(walk: &mut Walk<'_>, role: Role, name: Spanned<String>, value: &Value<'_
         walk.error("wrong-type", message, value.span(), "");
     }
     steps.declared.push(declared);
+}
+
+/// True where an unknown key may be a misspelt "contract".
+fn may_mean_contract(entries: &DeTable<'_>) -> bool {
+    let is_unknown = |key: &str, value: &Value<'_>| !SOURCE_KEYS.contains(&key) && !value.get_ref().is_table();
+    let unknown = entries.iter().filter(|(key, value)| is_unknown(key.get_ref(), value));
+    unknown.into_iter().any(|(key, _)| nearest(key.get_ref(), SOURCE_KEYS).is_none_or(|meant| meant == "contract"))
 }
 
 /// Contract and what becomes of rows that break it.

@@ -3,11 +3,14 @@
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use chrono::Utc;
 use clap::Args;
+use futures::{StreamExt, stream};
 use serde_json::json;
+use tokio::runtime::Handle;
 use weir_engine::{
     Failure, Workspace,
     check::{Checked, Checker, Depth},
@@ -28,10 +31,14 @@ Examples:
   weir check -v flights             with the rules of its contracts that can never fail
   weir check --json | jq '.diagnostics[].message'";
 
+/// Where pipelines read from servers, so many wait side by side.
+const AT_ONCE_MIN: usize = 8;
+
 /// Check pipelines: files, SQL, types and contracts; nothing runs
 ///
-/// Says everything that is wrong at once, with file, line and column. Reads the headers of files to learn their columns;
-/// asks no destination and no network where schemas are declared. With -v it names the rules of contracts that can never fail,
+/// Says everything that is wrong at once, with file, line and column: weir.toml, each pipeline, its contracts, its SQL, what its destinations
+/// take, its tests. A step that reads a wrong one is passed over. Reads the headers of files to learn their columns; asks no destination, and no
+/// network where schemas are declared. With -v it names the rules of contracts that can never fail,
 /// which a run does not execute.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -86,6 +93,9 @@ impl Check {
         if context.global.json {
             let diagnostics: Vec<_> = outcome.diagnostics.iter().map(diagnostic::to_json).collect();
             context.answer_json(&json!({ "pipelines": outcome.checked, "diagnostics": diagnostics }))?;
+            if outcome.errors() > 0 {
+                context.say(&counted(outcome.errors() as u64, "error", "errors"));
+            }
         } else {
             let text = error::render_diagnostics(&outcome.diagnostics, context.talk);
             if outcome.errors() > 0 {
@@ -117,12 +127,22 @@ impl Check {
         }
         let paths = self.paths(context, &project.root, &mut outcome.diagnostics);
         let workspace = Workspace::new(project, context.environment.clone(), project::machine(), Utc::now);
-        let mut checker = Checker::new(workspace.clone()).await?;
+        let mut checker = Checker::new(workspace).await?;
         (checker.unusable, checker.follow_on) = (unusable, follow_on);
-        for path in paths {
-            match parse_partial(&workspace.project, &path, &context.folder, &self.set.set) {
-                Ok(partial) => {
-                    let found = checker.check(partial, Depth::Files).await?;
+        let checker = Arc::new(checker);
+        let work = paths.into_iter().map(|path| {
+            let (checker, folder, set) = (checker.clone(), context.folder.clone(), self.set.set.clone());
+            // Planning is work for a processor: each pipeline has a thread of its own.
+            let runtime = Handle::current();
+            tokio::task::spawn_blocking(move || runtime.block_on(one(&checker, &path, &folder, &set)))
+        });
+        // Each task is spawned when its turn comes.
+        let mut running = stream::iter(work).buffered((checker.workspace.cpus * 2).max(AT_ONCE_MIN));
+        while let Some(ended) = running.next().await {
+            let ended =
+                ended.map_err(|error| Failure::error("panic", format!("a check ended: {error}")).blame(weir_connectors::Blame::Weir))?;
+            match ended? {
+                Ok(found) => {
                     outcome.checked.extend(found.checked);
                     outcome.diagnostics.extend(found.diagnostics);
                     outcome.outside.extend(found.outside);
@@ -152,6 +172,19 @@ impl Check {
             wrong.push(Diagnostic::error("no-pipelines", message).help(help));
         }
         paths
+    }
+}
+
+/// Reads and checks one pipeline; one that cannot be read is told so.
+async fn one(
+    checker: &Checker,
+    path: &Path,
+    folder: &Path,
+    set: &[(String, String)],
+) -> Result<Result<weir_engine::check::Outcome, Diagnostics>, Failure> {
+    match parse_partial(&checker.workspace.project, path, folder, set) {
+        Ok(partial) => checker.check(partial, Depth::Files).await.map(Ok),
+        Err(unreadable) => Ok(Err(unreadable)),
     }
 }
 

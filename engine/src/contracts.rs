@@ -1,0 +1,74 @@
+//! What does the contract that a step names say? Read each time, and compiled once for as many steps as name a file of the same text.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
+
+use parking_lot::Mutex;
+use weir_pipelines::{Diagnostic, Diagnostics, Pipeline, SourceFile, Spanned};
+use weir_schemas::{Contract, ContractError};
+
+use crate::proof::Written;
+
+/// Contracts that have been compiled, by the path that messages show and their text.
+#[derive(Debug, Default)]
+pub struct Contracts {
+    compiled: Mutex<HashMap<(String, String), Arc<OnceLock<Compiled>>>>,
+}
+
+type Compiled = Result<Contract, ContractError>;
+
+impl Contracts {
+    /// Reads the contract at a path that a pipeline names. Fails where there is none, and where it is none.
+    pub fn read(&self, pipeline: &Pipeline, path: &Spanned<String>) -> Result<Written, Diagnostics> {
+        let file = &pipeline.file;
+        let text = std::fs::read_to_string(pipeline.folder.join(&path.value)).map_err(|error| {
+            let what = match error.kind() {
+                std::io::ErrorKind::NotFound => "does not exist".to_owned(),
+                _ => format!("cannot be read: {error}"),
+            };
+            vec![
+                Diagnostic::error("contract-missing", format!("the contract \"{}\" {what}", path.value))
+                    .at(file, path.span.clone(), "")
+                    .help("the path is relative to the pipeline file's folder"),
+            ]
+        })?;
+        let compiled = self.compile(&path.value, &text);
+        let contract = SourceFile::new(beside(&file.path, &path.value), text);
+        match compiled {
+            Ok(compiled) => Ok(Written { contract: compiled, file: contract, named: path.span.clone() }),
+            Err(error) => {
+                let mut diagnostic = Diagnostic::error("contract", error.message.clone());
+                diagnostic = match error.offset {
+                    Some(offset) => diagnostic.at(&contract, offset..offset + 1, ""),
+                    None => diagnostic.at(file, path.span.clone(), "this contract"),
+                };
+                Err(vec![error.help.iter().fold(diagnostic, Diagnostic::help)])
+            }
+        }
+    }
+
+    /// Compiles a text, unless that has been done.
+    pub fn compile(&self, path: &str, text: &str) -> Compiled {
+        let known = self.compiled.lock().entry((path.to_owned(), text.to_owned())).or_default().clone();
+        known.get_or_init(|| Contract::compile(path, text)).clone()
+    }
+}
+
+/// A path beside a pipeline's file, as a person would name it.
+fn beside(file: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = file.split('/').collect();
+    parts.pop();
+    if path.starts_with('/') {
+        return path.to_owned();
+    }
+    for part in path.split('/') {
+        match (part, parts.last().copied()) {
+            ("." | "", _) => {}
+            ("..", Some(last)) if !matches!(last, ".." | "" | ".") => _ = parts.pop(),
+            _ => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
