@@ -20,7 +20,7 @@ use weir_pipelines::{Diagnostic, Diagnostics, PartialProject, Severity};
 use super::context::{Answer, Context, Set, Stop, check_connection, parse_partial, to_stderr};
 use crate::{
     project,
-    render::{diagnostic, error, number::counted},
+    render::{diagnostic, error, number::counted, sarif},
 };
 
 const EXAMPLES: &str = "\
@@ -29,7 +29,8 @@ Examples:
   weir check flights                one, by name
   weir check pipelines/flights      one, by folder or file
   weir check -v flights             with the rules of its contracts that can never fail
-  weir check --json | jq '.diagnostics[].message'";
+  weir check --json | jq '.diagnostics[].message'
+  weir check --sarif > weir.sarif   for a code host, which shows errors in a change";
 
 /// Where pipelines read from servers, so many wait side by side.
 const AT_ONCE_MIN: usize = 8;
@@ -48,6 +49,9 @@ pub struct Check {
     pipelines: Vec<String>,
     #[command(flatten)]
     set: Set,
+    /// Answer with a SARIF 2.1.0 log, which code hosts and editors show at the lines concerned
+    #[arg(long, conflicts_with = "json")]
+    sarif: bool,
 }
 
 /// What a check of several pipelines came to.
@@ -105,6 +109,10 @@ impl Check {
             }
             if context.global.verbose > 0 {
                 outcome.checked.iter().flat_map(proved).for_each(|line| context.say(&line));
+            }
+            if self.sarif {
+                context.answer_json(&sarif::to_sarif(&outcome.diagnostics, &context.folder, outcome.exit_code()))?;
+                return Ok(outcome.exit_code());
             }
             for checked in &outcome.checked {
                 context.answer(&format!("{}: {}\n", checked.pipeline, context.out.green(&describe(checked))))?;

@@ -5,6 +5,7 @@ pub mod error;
 pub mod number;
 pub mod progress;
 pub mod rows;
+pub mod sarif;
 pub mod style;
 pub mod summary;
 pub mod table;
