@@ -72,3 +72,27 @@ fn beside(file: &str, path: &str) -> String {
     }
     parts.join("/")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_compiled_once_and_a_changed_one_anew() {
+        let contracts = Contracts::default();
+        let text = r#"{ "properties": { "id": { "type": "integer" } } }"#;
+        let compiled = |text: &str| contracts.compile("a.json", text).expect("is a contract").columns().clone();
+        assert!(Arc::ptr_eq(&compiled(text), &compiled(text)));
+        assert_eq!(compiled(&text.replace("id", "name")).field(0).name(), "name");
+        let wrong = |text: &str| contracts.compile("a.json", text).expect_err("is none").message;
+        assert_eq!(wrong("{"), wrong("{"));
+    }
+
+    #[test]
+    fn a_contract_is_named_as_a_person_would() {
+        assert_eq!(beside("pipelines/a/pipeline.toml", "../../schemas/x.json"), "schemas/x.json");
+        assert_eq!(beside("pipeline.toml", "./x.json"), "x.json");
+        assert_eq!(beside("pipeline.toml", "../x.json"), "../x.json");
+        assert_eq!(beside("pipelines/a/pipeline.toml", "/x.json"), "/x.json");
+    }
+}
