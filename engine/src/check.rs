@@ -194,6 +194,7 @@ impl Checker {
         // Of sinks that could not be read, some may take part.
         all.extend(wrong.into_iter().filter(|one| is_whole || one.code != "no-sink"));
         all.extend(flow.steps.iter().flat_map(|planned| &planned.contract).flat_map(|contract| contract.doubts.clone()));
+        all.extend(flow.steps.iter().flat_map(|planned| planned.doubts.clone()));
         let mut sinks = Vec::new();
         for sink in &flow.sinks {
             sinks.push(checked_sink(sink, &flow, depth, &mut all).await);

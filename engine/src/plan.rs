@@ -75,6 +75,8 @@ pub struct PlannedStep {
     pub contract: Option<Arc<StepContract>>,
     /// What is known of its rows beyond their types.
     pub known: Known,
+    /// What is worth a word of its SQL though it is no error.
+    pub doubts: Diagnostics,
 }
 
 /// A sink and the step it reads.
@@ -330,6 +332,7 @@ impl Planner<'_> {
             shape: None,
             contract: None,
             known: Known::default(),
+            doubts: Vec::new(),
         })
     }
 
@@ -405,6 +408,7 @@ impl Planner<'_> {
             shape: Some(shape),
             contract,
             known,
+            doubts: Vec::new(),
         })
     }
 
@@ -498,6 +502,7 @@ impl Planner<'_> {
             shape: None,
             contract,
             known,
+            doubts: planned.doubts,
         }))
     }
 

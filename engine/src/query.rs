@@ -37,7 +37,7 @@ use crate::{
     error::{Failure, Result},
     failing,
     history::RunRecord,
-    sql::diagnose,
+    sql::{diagnose, explain},
     workspace::Workspace,
 };
 
@@ -98,7 +98,10 @@ impl Session {
             frame.execute_stream().await
         };
         let stream = tokio::select! {
-            stream = planned => stream.map_err(|error| refuse(&error, &text))?,
+            stream = planned => match stream {
+                Ok(stream) => stream,
+                Err(error) => return Err(refuse(&self.session, &error, &text).await),
+            },
             () = cancel.cancelled() => return Err(Failure::Interrupted),
         };
         let schema = stream.schema();
@@ -115,6 +118,7 @@ impl Session {
 
     /// Refuses what is no query before its tables are looked up.
     fn read_only(&self, text: &SqlText) -> Result<()> {
+        text.check_depth()?;
         let dialect = self.session.copied_config().options().sql_parser.dialect;
         let parsed = self.session.state().sql_to_statement(&text.text, &dialect).map_err(|error| diagnose(&error, text))?;
         let reads = match &parsed {
@@ -251,11 +255,11 @@ fn time_travel(sql: &str) -> String {
     answer
 }
 
-fn refuse(error: &DataFusionError, text: &SqlText) -> Failure {
+async fn refuse(session: &SessionContext, error: &DataFusionError, text: &SqlText) -> Failure {
     if weir_connectors::Error::find(error).is_some() || matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
         return crate::run::explain(error);
     }
-    diagnose(error, text).into()
+    explain(session, text, error).await.into()
 }
 
 /// The Delta tables under a folder: `<folder>/<schema>/<table>`.

@@ -2,6 +2,7 @@
 //! or to every diagnostic at once. A pure function of text: no DataFusion, tokio, clock, environment or network.
 
 pub mod cron;
+mod depth;
 pub mod diagnostic;
 #[cfg(test)]
 mod golden;

@@ -2,8 +2,6 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use indexmap::IndexMap;
-
 use crate::{
     cron::Schedule,
     diagnostic::{SourceFile, Span, Spanned},
@@ -185,9 +183,9 @@ pub enum Operator {
         order_by: Vec<SortKey>,
     },
     /// Changes types; a value that does not fit makes its row invalid. Column to SQL type.
-    Cast(IndexMap<String, Spanned<String>>),
+    Cast(Vec<(Spanned<String>, Spanned<String>)>),
     /// Old name to new name; the other columns stay.
-    Rename(IndexMap<String, Spanned<String>>),
+    Rename(Vec<(Spanned<String>, Spanned<String>)>),
     /// Keeps these columns, in this order.
     Select(Vec<Spanned<String>>),
     /// Nested records to columns; with `array`, one row per element with the parent's key beside it.

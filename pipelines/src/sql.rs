@@ -108,6 +108,7 @@ impl SqlText {
 
     /// The tables that a query reads, each time they are named, without those its own `with` names. Fails when the text is not one query.
     pub fn relations(&self) -> Result<Vec<Relation>, Diagnostics> {
+        self.check_depth().map_err(|found| vec![found])?;
         let statements = Parser::parse_sql(&GenericDialect {}, &self.text).map_err(|error| vec![self.syntax(&error)])?;
         let query = match statements.as_slice() {
             [Statement::Query(query)] => query,
@@ -119,24 +120,31 @@ impl SqlText {
                 )]);
             }
             [_] => return Err(vec![self.not_a_query(self.first_word())]),
-            [_, second, ..] => {
-                let place = self.place(second.span()).unwrap_or_else(|| self.span.clone());
+            [_, _, ..] => {
+                let tokens = self.tokens();
+                let mut behind = tokens.iter().skip_while(|token| token.token != Token::SemiColon);
+                let second = behind.find(|token| token.token != Token::SemiColon).and_then(|token| self.place(token.span));
+                let place = second.unwrap_or_else(|| self.span.clone());
                 let message = "only one query can be a step, and this text holds several statements";
-                return Err(vec![Diagnostic::error("sql-several", message).at(&self.file, place, "the second one")]);
+                return Err(vec![
+                    Diagnostic::error("sql-several", message)
+                        .at(&self.file, place, "the second one")
+                        .help("make it two transforms, or one query with \"with\""),
+                ]);
             }
         };
-        let mut reads = Reads { text: self, scopes: vec![], relations: vec![], queries: 0, skip: false, found: vec![] };
+        let mut reads = Reads { text: self, scopes: vec![], relations: vec![], queries: vec![], skip: false, found: vec![] };
         let _: ControlFlow<()> = query.visit(&mut reads);
         if reads.found.is_empty() { Ok(reads.relations) } else { Err(reads.found) }
     }
 
     /// Checks that the text is one expression, such as `amount > 0`, that reads no table.
     pub fn check_expression(&self) -> Result<(), Diagnostics> {
-        match self.queries_in("condition")? {
-            0 => Ok(()),
-            _ => Err(vec![
+        match self.queries_in("condition")?.first() {
+            None => Ok(()),
+            Some(query) => Err(vec![
                 Diagnostic::error("filter-query", "a filter cannot hold a query")
-                    .at(&self.file, self.span.clone(), "")
+                    .at(&self.file, query.clone(), "a query")
                     .help("write the step with \"sql\", which can read several steps"),
             ]),
         }
@@ -144,22 +152,23 @@ impl SqlText {
 
     /// Checks that the text is one expression that reads no table, of which whoever plans it asks that it is an aggregate: `avg(amount)`.
     pub fn check_aggregate(&self) -> Result<(), Diagnostics> {
-        match self.queries_in("aggregate")? {
-            0 => Ok(()),
-            _ => Err(vec![
+        match self.queries_in("aggregate")?.first() {
+            None => Ok(()),
+            Some(query) => Err(vec![
                 Diagnostic::error("aggregate-query", "an aggregate cannot hold a query")
-                    .at(&self.file, self.span.clone(), "")
+                    .at(&self.file, query.clone(), "a query")
                     .help("make the value a column of a transform, and expect something of that step"),
             ]),
         }
     }
 
-    /// Parses the text as one expression, `what` in messages, and counts the queries in it.
-    fn queries_in(&self, what: &str) -> Result<usize, Diagnostics> {
+    /// Parses the text as one expression, `what` in messages, and finds where the queries in it begin.
+    fn queries_in(&self, what: &str) -> Result<Vec<Span>, Diagnostics> {
         if self.text.trim().is_empty() {
             let label = format!("write {} {what} here", if what.starts_with('a') { "an" } else { "a" });
             return Err(vec![Diagnostic::error("sql-empty", "the SQL is empty").at(&self.file, self.span.clone(), label)]);
         }
+        self.check_depth().map_err(|found| vec![found])?;
         let parsed = Parser::new(&GenericDialect {}).try_with_sql(&self.text).and_then(|mut parser| {
             let expression: Expr = parser.parse_expr()?;
             match parser.peek_token().token {
@@ -168,7 +177,7 @@ impl SqlText {
             }
         });
         let expression = parsed.map_err(|error| vec![self.syntax(&error)])?;
-        let mut reads = Reads { text: self, scopes: vec![], relations: vec![], queries: 0, skip: false, found: vec![] };
+        let mut reads = Reads { text: self, scopes: vec![], relations: vec![], queries: vec![], skip: false, found: vec![] };
         let _: ControlFlow<()> = expression.visit(&mut reads);
         Ok(reads.queries)
     }
@@ -229,6 +238,7 @@ impl SqlText {
                 let end = self.text.trim_end().len();
                 self.span_of(end..end)
             }
+            None if matches!(error, ParserError::RecursionLimitExceeded) => self.deepest().unwrap_or_else(|| self.span.clone()),
             None => self.span.clone(),
         };
         let mut message = message.replace('\n', " ").replace("found: EOF", "found the end of the SQL").replace("Expected: ", "expected ");
@@ -243,6 +253,16 @@ impl SqlText {
 const TYPES: [&str; 13] =
     ["boolean", "smallint", "int", "bigint", "real", "double", "varchar", "text", "date", "time", "timestamp", "timestamptz", "bytea"];
 
+/// The first word of a query's first select.
+fn first_select(body: &SetExpr) -> Option<sqlparser::tokenizer::Span> {
+    match body {
+        SetExpr::Select(select) => Some(select.select_token.0.span),
+        SetExpr::SetOperation { left, .. } => first_select(left),
+        SetExpr::Query(query) => first_select(&query.body),
+        _ => None,
+    }
+}
+
 /// Names as DataFusion takes them: lower case, unless in quotes.
 fn normal(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
@@ -253,7 +273,8 @@ struct Reads<'a> {
     text: &'a SqlText,
     scopes: Vec<Scope>,
     relations: Vec<Relation>,
-    queries: usize,
+    /// Where its queries begin.
+    queries: Vec<Span>,
     /// The next relation is a table function's name.
     skip: bool,
     found: Diagnostics,
@@ -270,7 +291,8 @@ impl Visitor for Reads<'_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        self.queries += 1;
+        let place = first_select(&query.body).and_then(|span| self.text.place(span));
+        self.queries.push(place.unwrap_or_else(|| self.text.span.clone()));
         let mut scope = Scope { visible: vec![], pending: vec![] };
         for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
             let name = normal(&cte.alias.name);

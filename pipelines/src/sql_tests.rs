@@ -119,7 +119,7 @@ fn what_is_no_query_is_refused() {
     assert_eq!(mistakes("  \n "), "error[sql-empty]: the SQL is empty\n  1:7 \"'''\\n  \\n '''\": write a query here\n");
     assert_eq!(
         mistakes("select 1; select 2"),
-        "error[sql-several]: only one query can be a step, and this text holds several statements\n  2:11 \"select 2\": the second one\n"
+        "error[sql-several]: only one query can be a step, and this text holds several statements\n  2:11 \"select\": the second one\n  = help: make it two transforms, or one query with \"with\"\n"
     );
     assert_eq!(
         mistakes("select 1 union table a"),

@@ -15,7 +15,11 @@ use weir_connectors::quote;
 use weir_pipelines::{Diagnostic, Diagnostics, Expectation, Expected, Measure, Reference, Scalar, SourceFile, Spanned, SqlText};
 
 use super::{EXAMPLES_MAX, value};
-use crate::{failing::ROWS_MAX, sql::diagnose, transforms::unknown_column};
+use crate::{
+    failing::ROWS_MAX,
+    sql::{Asked, explain, explain_expression, verified},
+    transforms::unknown_column,
+};
 
 /// What is asked.
 pub enum Question {
@@ -52,15 +56,13 @@ impl Question {
 /// Plans an expectation in a session that knows the tables it reads by the names it gives them.
 pub async fn ask(expectation: &Expectation, session: &SessionContext, file: &std::sync::Arc<SourceFile>) -> Result<Question, Diagnostics> {
     let cx = Cx { session, on: &expectation.on.value, file };
-    let unforeseen = |error: DataFusionError| {
-        let wrong = match &expectation.expected {
-            Expected::NoRows(sql) | Expected::Change { of: Measure::Aggregate(sql), .. } => diagnose(&error, sql),
-            _ => Diagnostic::error("cannot-plan", crate::sql::message(&error)).at(file, expectation.span.clone(), ""),
-        };
-        vec![wrong]
-    };
+    let unforeseen =
+        |error: DataFusionError| vec![Diagnostic::error("cannot-plan", crate::sql::message(&error)).at(file, expectation.span.clone(), "")];
     let question = match &expectation.expected {
-        Expected::NoRows(sql) => Question::Rows(session.sql(&sql.text).await.map_err(unforeseen)?),
+        Expected::NoRows(sql) => match session.sql(&sql.text).await {
+            Ok(frame) => Question::Rows(frame),
+            Err(error) => return Err(explain(session, sql, &error).await),
+        },
         Expected::RowCount { .. } | Expected::Change { of: Measure::RowCount, .. } => Question::RowCount,
         Expected::Unique(columns) => {
             cx.known(columns, cx.on).await?;
@@ -92,8 +94,14 @@ pub async fn ask(expectation: &Expectation, session: &SessionContext, file: &std
         Expected::Change { of: Measure::Aggregate(sql), .. } => Question::Value(cx.aggregate(sql).await?),
     };
     for frame in question.frames() {
-        // Types are looked at here.
-        frame.clone().into_optimized_plan().map_err(unforeseen)?;
+        // Types and constants are looked at here.
+        let (state, plan) = frame.clone().into_parts();
+        let Err(error) = verified(&state, plan).and_then(|plan| state.optimize(&plan)) else { continue };
+        return Err(match &expectation.expected {
+            Expected::NoRows(sql) => explain(session, sql, &error).await,
+            Expected::Change { of: Measure::Aggregate(sql), .. } => cx.explain(sql, &error).await,
+            _ => unforeseen(error),
+        });
     }
     Ok(question)
 }
@@ -232,10 +240,16 @@ impl Cx<'_> {
         Ok(self.sql(&sql).await.map(Question::Rows))
     }
 
+    async fn explain(&self, sql: &SqlText, error: &DataFusionError) -> Diagnostics {
+        let table = self.session.table(TableReference::bare(self.on)).await.expect("what is read is registered");
+        explain_expression(&self.session.state(), sql, table.schema(), Asked::Value, Some(error))
+    }
+
     /// One number made of aggregates over the whole step.
     async fn aggregate(&self, sql: &SqlText) -> Result<DataFrame, Diagnostics> {
-        let wrong = |error: DataFusionError| vec![diagnose(&error, sql)];
-        let table = self.session.table(TableReference::bare(self.on)).await.map_err(wrong)?;
+        let table = self.session.table(TableReference::bare(self.on)).await.expect("what is read is registered");
+        let (state, schema) = (self.session.state(), table.schema().clone());
+        let wrong = |error: DataFusionError| explain_expression(&state, sql, &schema, Asked::Value, Some(&error));
         let expression = self.session.parse_sql_expr(&sql.text, table.schema()).map_err(wrong)?;
         let aggregates = find_aggregate_exprs([&expression]);
         let mut bare: Option<String> = None;
@@ -266,7 +280,7 @@ impl Cx<'_> {
                 .map(|found| found.help("write row_count, or for instance avg(amount)"))
                 .collect());
         }
-        let (state, plan) = table.into_parts();
+        let (made, plan) = table.into_parts();
         let plan = LogicalPlanBuilder::from(plan).aggregate(Vec::<Expr>::new(), aggregates).and_then(LogicalPlanBuilder::build);
         let plan = plan.map_err(wrong)?;
         let found = rebased.get_type(plan.schema()).map_err(wrong)?;
@@ -275,7 +289,7 @@ impl Cx<'_> {
         }
         let value = cast(rebased, DataType::Float64).alias("value");
         let plan = LogicalPlanBuilder::from(plan).project([value]).and_then(LogicalPlanBuilder::build).map_err(wrong)?;
-        Ok(DataFrame::new(state, plan))
+        Ok(DataFrame::new(made, plan))
     }
 }
 

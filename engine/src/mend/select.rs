@@ -28,7 +28,7 @@ use weir_pipelines::{Diagnostic, SourceFile, Spanned, SqlText};
 
 use crate::{
     error::{Failure, Result},
-    sql::diagnose,
+    sql::{Asked, diagnose, explain_expression, verified},
 };
 
 /// The columns of the quarantine that a condition may ask about, as `quarantine.code`.
@@ -93,8 +93,8 @@ pub async fn select(
     }));
     let mut frame = plain.select(named).map_err(explain)?;
     if let Some(condition) = condition {
-        let expression = parse(&frame, condition)?;
-        frame = frame.filter(expression).map_err(|error| Failure::from(vec![diagnose(&error, condition)]))?;
+        let expression = parse(&frame, condition, Asked::Filter)?;
+        frame = frame.filter(expression).map_err(explain)?;
     }
     let mut last = vec![col(UNFIT)];
     last.extend(ASKED.iter().map(|name| column(&asked(name))));
@@ -104,22 +104,20 @@ pub async fn select(
             continue;
         }
         let value = match assigned(field.name()) {
-            Some(assignment) => parse(&frame, &assignment.value)?,
+            Some(assignment) => parse(&frame, &assignment.value, Asked::Value)?,
             None => Expr::Column(Column::new(Some(of_step.clone()), field.name())),
         };
         last.push(value.alias(cell(at)));
         last.push(Expr::Column(Column::new(Some(of_step.clone()), field.name())).alias(before(at)));
     }
     let asked_last = assignments.last().map(|assignment| &assignment.value).or(condition);
-    let changed = frame.select(last).map_err(|error| match asked_last {
+    let unforeseen = |error| match asked_last {
         Some(text) => Failure::from(vec![diagnose(&error, text)]),
         None => explain(error),
-    })?;
-    // Types are checked before the first row is read.
-    changed.clone().into_optimized_plan().map_err(|error| match asked_last {
-        Some(text) => Failure::from(vec![diagnose(&error, text)]),
-        None => explain(error),
-    })?;
+    };
+    let changed = frame.select(last).map_err(unforeseen)?;
+    // What the parts did not show by themselves is found before the first row is read.
+    changed.clone().into_optimized_plan().map_err(unforeseen)?;
     Ok(Selected { frame: changed, rows: rows.clone() })
 }
 
@@ -133,7 +131,7 @@ fn unassignable(assignment: &Assignment, step: &str, rows: &SchemaRef) -> Option
     (!known.contains(&name.value)).then(|| crate::transforms::unknown_column(name, step, &known, &assignment.file))
 }
 
-fn parse(frame: &DataFrame, text: &SqlText) -> Result<Expr> {
+fn parse(frame: &DataFrame, text: &SqlText, asked: Asked) -> Result<Expr> {
     text.check_expression().map_err(|wrong| {
         // It is no filter of a pipeline file that is written here.
         wrong
@@ -146,7 +144,16 @@ fn parse(frame: &DataFrame, text: &SqlText) -> Result<Expr> {
             })
             .collect::<Vec<_>>()
     })?;
-    frame.parse_sql_expr(&text.text).map_err(|error| vec![diagnose(&error, text)].into())
+    let (state, _) = frame.clone().into_parts();
+    let parsed = frame.parse_sql_expr(&text.text).and_then(|expression| {
+        let tried = match asked {
+            Asked::Filter => frame.clone().filter(expression.clone()),
+            Asked::Value => frame.clone().select(vec![expression.clone()]),
+        };
+        // Types and constants are checked before the first row is read.
+        verified(&state, tried?.into_unoptimized_plan()).map(|_| expression)
+    });
+    parsed.map_err(|error| explain_expression(&state, text, frame.schema(), asked, Some(&error)).into())
 }
 
 fn column(name: &str) -> Expr {

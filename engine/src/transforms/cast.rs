@@ -4,25 +4,19 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::{common::DFSchema, logical_expr::ExprSchemable};
-use indexmap::IndexMap;
 use weir_pipelines::{Diagnostic, Diagnostics, Spanned};
 
-use super::{Account, Cx, Planned, listed};
-use crate::checks::CastCheck;
+use super::{Account, Cx, Planned, unknown_column};
+use crate::{checks::CastCheck, sql::sql_name};
 
-pub(super) fn plan(cx: Cx<'_>, types: &IndexMap<String, Spanned<String>>) -> Result<Planned, Diagnostics> {
+pub(super) fn plan(cx: Cx<'_>, types: &[(Spanned<String>, Spanned<String>)]) -> Result<Planned, Diagnostics> {
     let columns = cx.columns();
     let input: SchemaRef = Arc::new(cx.input.schema().as_arrow().clone());
     let mut casts = Vec::new();
     let mut wrong = Vec::new();
     for (column, word) in types {
-        let Some(at) = columns.iter().position(|name| name == column) else {
-            wrong.push(
-                Diagnostic::error("unknown-column", format!("no column \"{column}\" in step \"{}\"", cx.from))
-                    .at(cx.file, word.span.clone(), "")
-                    .did_you_mean(column, columns.iter().map(String::as_str))
-                    .help(format!("columns are: {}", listed(&columns))),
-            );
+        let Some(at) = columns.iter().position(|name| *name == column.value) else {
+            wrong.push(unknown_column(column, cx.from, &columns, cx.file));
             continue;
         };
         let schema = DFSchema::empty();
@@ -32,13 +26,15 @@ pub(super) fn plan(cx: Cx<'_>, types: &IndexMap<String, Spanned<String>>) -> Res
             .and_then(|expression| expression.get_type(&schema));
         match to {
             Ok(to) if arrow::compute::can_cast_types(input.field(at).data_type(), &to) => casts.push((at, to)),
-            Ok(to) => wrong.push(
-                Diagnostic::error("wrong-type", format!("\"{column}\" is {} and cannot become {to}", input.field(at).data_type())).at(
-                    cx.file,
-                    word.span.clone(),
-                    "",
-                ),
-            ),
+            Ok(to) => {
+                let (from, to) = (sql_name(input.field(at).data_type()), sql_name(&to));
+                wrong.push(
+                    Diagnostic::error("wrong-type", format!("\"{}\" is of type {from}, which cannot become {to}", column.value))
+                        .at(cx.file, word.span.clone(), "not a type that it can become")
+                        .at(cx.file, column.span.clone(), format!("of type {from}"))
+                        .help("make it another column with \"sql\""),
+                );
+            }
             Err(_) => wrong.push(
                 Diagnostic::error("unknown-type", format!("\"{}\" is not a SQL type", word.value))
                     .at(cx.file, word.span.clone(), "")
@@ -50,5 +46,5 @@ pub(super) fn plan(cx: Cx<'_>, types: &IndexMap<String, Spanned<String>>) -> Res
         return Err(wrong);
     }
     let check = Arc::new(CastCheck::new(&input, casts));
-    Ok(Planned { kind: "cast", plan: cx.input.into_unoptimized_plan(), checks: vec![check], account: Account::Same })
+    Ok(Planned { kind: "cast", plan: cx.input.into_unoptimized_plan(), checks: vec![check], account: Account::Same, doubts: Vec::new() })
 }

@@ -48,7 +48,13 @@ pub(super) fn plan(cx: Cx<'_>, key: &[Spanned<String>], keep: Keep, order_by: &[
         .and_then(|frame| frame.filter(column(NUMBER).eq(lit(1_u64))))
         .and_then(|frame| frame.select(columns));
     let frame = planned.map_err(|error| cx.internal(&error))?;
-    Ok(Planned { kind: "deduplicate", plan: frame.into_unoptimized_plan(), checks: Vec::new(), account: Account::Deduplicated })
+    Ok(Planned {
+        kind: "deduplicate",
+        plan: frame.into_unoptimized_plan(),
+        checks: Vec::new(),
+        account: Account::Deduplicated,
+        doubts: Vec::new(),
+    })
 }
 
 fn sortable(data_type: &DataType) -> bool {

@@ -1,22 +1,19 @@
 //! `filter`: keeps the rows for which a predicate is true; the others, nulls included, are counted as filtered.
 
-use datafusion::{arrow::datatypes::DataType, logical_expr::ExprSchemable};
-use weir_pipelines::{Diagnostic, Diagnostics, SqlText};
+use weir_pipelines::{Diagnostics, SqlText};
 
 use super::{Account, Cx, Planned};
-use crate::sql::diagnose;
+use crate::sql::{Asked, doubts_of_filter, explain_expression, is_doubtful, verified};
 
 pub(super) fn plan(cx: Cx<'_>, predicate: &SqlText) -> Result<Planned, Diagnostics> {
-    let expression = cx.session.parse_sql_expr(&predicate.text, cx.input.schema()).map_err(|error| vec![diagnose(&error, predicate)])?;
-    if let Ok(found) = expression.get_type(cx.input.schema())
-        && !matches!(found, DataType::Boolean | DataType::Null)
-    {
-        return Err(vec![Diagnostic::error("wrong-type", format!("the filter is of type {found}, not boolean")).at(
-            &predicate.file,
-            predicate.span.clone(),
-            "must be true or false for each row",
-        )]);
-    }
-    let frame = cx.input.filter(expression).map_err(|error| vec![diagnose(&error, predicate)])?;
-    Ok(Planned { kind: "filter", plan: frame.into_unoptimized_plan(), checks: Vec::new(), account: Account::Filtered })
+    let state = cx.session.state();
+    let schema = cx.input.schema().clone();
+    let planned = cx.session.parse_sql_expr(&predicate.text, &schema).and_then(|expression| {
+        let plan = cx.input.filter(expression)?.into_unoptimized_plan();
+        // As of a query, types and constants are checked before the run.
+        verified(&state, plan.clone()).map(|_| plan)
+    });
+    let plan = planned.map_err(|error| explain_expression(&state, predicate, &schema, Asked::Filter, Some(&error)))?;
+    let doubts = if is_doubtful(&plan) { doubts_of_filter(&state, predicate, &schema) } else { vec![] };
+    Ok(Planned { kind: "filter", plan, checks: Vec::new(), account: Account::Filtered, doubts })
 }

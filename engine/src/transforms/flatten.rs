@@ -25,7 +25,13 @@ pub(super) fn plan(cx: Cx<'_>, separator: &str, array: Option<&FlattenArray>) ->
                 leaves(column(field.name()), field.name().clone(), field.data_type(), separator, &mut columns);
             }
             let frame = select(&cx, cx.input.clone(), columns)?;
-            Ok(Planned { kind: "flatten", plan: frame.into_unoptimized_plan(), checks: Vec::new(), account: Account::Same })
+            Ok(Planned {
+                kind: "flatten",
+                plan: frame.into_unoptimized_plan(),
+                checks: Vec::new(),
+                account: Account::Same,
+                doubts: Vec::new(),
+            })
         }
         Some(array) => children(&cx, separator, array),
     }
@@ -74,7 +80,7 @@ fn children(cx: &Cx<'_>, separator: &str, array: &FlattenArray) -> Result<Planne
         _ => columns.push((name, column(ELEMENT))),
     }
     let frame = select(cx, frame, columns)?;
-    Ok(Planned { kind: "flatten", plan: frame.into_unoptimized_plan(), checks: Vec::new(), account: Account::Remakes })
+    Ok(Planned { kind: "flatten", plan: frame.into_unoptimized_plan(), checks: Vec::new(), account: Account::Remakes, doubts: Vec::new() })
 }
 
 fn column(name: &str) -> Expr {

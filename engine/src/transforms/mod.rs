@@ -44,6 +44,8 @@ pub struct Planned {
     pub checks: Vec<Arc<dyn RowCheck>>,
     /// How missing rows are booked.
     pub account: Account,
+    /// What is worth a word though it is no error.
+    pub doubts: Diagnostics,
 }
 
 /// The word a person writes for an operator.

@@ -3,27 +3,17 @@
 use std::collections::HashSet;
 
 use datafusion::{logical_expr::Expr, prelude::Column};
-use indexmap::IndexMap;
 use weir_pipelines::{Diagnostic, Diagnostics, Spanned};
 
-use super::{Account, Cx, Planned, listed};
+use super::{Account, Cx, Planned};
 
-pub(super) fn plan(cx: Cx<'_>, names: &IndexMap<String, Spanned<String>>) -> Result<Planned, Diagnostics> {
+pub(super) fn plan(cx: Cx<'_>, names: &[(Spanned<String>, Spanned<String>)]) -> Result<Planned, Diagnostics> {
     let columns = cx.columns();
-    let mut wrong: Diagnostics = names
-        .iter()
-        .filter(|(old, _)| !columns.contains(old))
-        .map(|(old, new)| {
-            Diagnostic::error("unknown-column", format!("no column \"{old}\" in step \"{}\"", cx.from))
-                .at(cx.file, new.span.clone(), "")
-                .did_you_mean(old, columns.iter().map(String::as_str))
-                .help(format!("columns are: {}", listed(&columns)))
-        })
-        .collect();
+    let mut wrong = cx.missing(names.iter().map(|(old, _)| old));
     let mut taken = HashSet::new();
     let mut expressions = Vec::with_capacity(columns.len());
     for column in &columns {
-        let new = names.get(column);
+        let new = names.iter().find(|(old, _)| old.value == *column).map(|(_, new)| new);
         let name = new.map_or(column, |new| &new.value);
         if !taken.insert(name.clone()) {
             let span = new.map_or(cx.span.clone(), |new| new.span.clone());
@@ -36,5 +26,5 @@ pub(super) fn plan(cx: Cx<'_>, names: &IndexMap<String, Spanned<String>>) -> Res
         return Err(wrong);
     }
     let frame = cx.input.clone().select(expressions).map_err(|error| cx.internal(&error))?;
-    Ok(Planned { kind: "rename", plan: frame.into_unoptimized_plan(), checks: Vec::new(), account: Account::Same })
+    Ok(Planned { kind: "rename", plan: frame.into_unoptimized_plan(), checks: Vec::new(), account: Account::Same, doubts: Vec::new() })
 }

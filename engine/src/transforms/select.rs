@@ -21,5 +21,5 @@ pub(super) fn plan(cx: Cx<'_>, columns: &[Spanned<String>]) -> Result<Planned, D
     }
     let expressions: Vec<Expr> = columns.iter().map(|column| Expr::Column(Column::new_unqualified(&column.value))).collect();
     let frame = cx.input.clone().select(expressions).map_err(|error| cx.internal(&error))?;
-    Ok(Planned { kind: "select", plan: frame.into_unoptimized_plan(), checks: Vec::new(), account: Account::Same })
+    Ok(Planned { kind: "select", plan: frame.into_unoptimized_plan(), checks: Vec::new(), account: Account::Same, doubts: Vec::new() })
 }

@@ -6,26 +6,28 @@ use datafusion::{
 use weir_pipelines::{Diagnostics, SqlText};
 
 use super::{Account, Planned};
-use crate::sql::diagnose;
+use crate::sql::{doubts, duplicates, explain, is_doubtful, verified};
 
 pub(super) async fn plan(session: &SessionContext, text: &SqlText) -> Result<Planned, Diagnostics> {
     let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    let frame = session.sql_with_options(&text.text, options).await.map_err(|error| vec![diagnose(&error, text)])?;
-    let (state, plan) = frame.into_parts();
-    // Types, function arguments and subqueries are checked by the analyzer: here, so that `weir check` sees it.
-    let plan = state.analyzer_checked(plan).map_err(|error| vec![diagnose(&error, text)])?;
-    let account = account(&plan);
-    Ok(Planned { kind: "sql", plan, checks: Vec::new(), account })
-}
-
-trait Analyze {
-    fn analyzer_checked(&self, plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan>;
-}
-
-impl Analyze for datafusion::execution::SessionState {
-    fn analyzer_checked(&self, plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
-        self.analyzer().execute_and_check(plan, self.config_options(), |_, _| {})
+    let mut doubtful = false;
+    let planned = session.sql_with_options(&text.text, options).await.and_then(|frame| {
+        let (state, plan) = frame.into_parts();
+        doubtful = is_doubtful(&plan);
+        // Types, function arguments, subqueries and constants are checked here, so that `weir check` sees what a run would.
+        verified(&state, plan)
+    });
+    let plan = match planned {
+        Ok(plan) => plan,
+        Err(error) => return Err(explain(session, text, &error).await),
+    };
+    let twice = duplicates(session, text, &plan).await;
+    if !twice.is_empty() {
+        return Err(twice);
     }
+    let doubts = if doubtful { doubts(session, text).await } else { vec![] };
+    let account = account(&plan);
+    Ok(Planned { kind: "sql", plan, checks: Vec::new(), account, doubts })
 }
 
 /// A query that only selects and sorts rows of one table filters them; one that joins, groups, unnests or limits remakes them.

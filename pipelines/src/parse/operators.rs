@@ -1,6 +1,5 @@
 //! What a transform does: exactly one of `sql`, `filter`, `deduplicate`, `cast`, `rename`, `select`, `flatten`.
 
-use indexmap::IndexMap;
 use toml::de::DeValue;
 
 use super::{
@@ -122,7 +121,7 @@ fn one(walk: &mut Walk<'_>, kind: &str, value: &Value<'_>) -> Option<Operator> {
         "cast" => {
             let before = walk.found.len();
             let types = pairs(walk, kind, value)?;
-            for sql_type in types.values() {
+            for (_, sql_type) in &types {
                 let text = SqlText { text: sql_type.value.clone(), file: walk.file().clone(), span: sql_type.span.clone() };
                 walk.found.extend(text.check_type().err().unwrap_or_default());
             }
@@ -133,8 +132,8 @@ fn one(walk: &mut Walk<'_>, kind: &str, value: &Value<'_>) -> Option<Operator> {
             let names = pairs(walk, kind, value)?;
             for (at, (old, new)) in names.iter().enumerate() {
                 if new.is_empty() {
-                    walk.wrong_value(format!("\"{old}\" is renamed to nothing"), new.span.clone());
-                } else if names.values().take(at).any(|other| other.value == new.value) {
+                    walk.wrong_value(format!("\"{}\" is renamed to nothing", old.value), new.span.clone());
+                } else if names.iter().take(at).any(|(_, other)| other.value == new.value) {
                     let message = format!("two columns are renamed to \"{}\"", new.value);
                     walk.error("repeated-column", message, new.span.clone(), "again");
                 }
@@ -154,13 +153,17 @@ fn one(walk: &mut Walk<'_>, kind: &str, value: &Value<'_>) -> Option<Operator> {
 }
 
 /// A table of column to string, in the order written. Values of another type are told and left out.
-fn pairs(walk: &mut Walk<'_>, kind: &str, value: &Value<'_>) -> Option<IndexMap<String, Spanned<String>>> {
+fn pairs(walk: &mut Walk<'_>, kind: &str, value: &Value<'_>) -> Option<Vec<(Spanned<String>, Spanned<String>)>> {
     let table = walk.as_table(kind, value)?;
     if table.is_empty() {
         walk.wrong_value(format!("\"{kind}\" names no column"), value.span());
         return None;
     }
-    Some(in_order(table).into_iter().filter_map(|(key, value)| Some((key.value.clone(), walk.as_string(&key.value, value)?))).collect())
+    let pair = |(key, value): (Spanned<String>, &Value<'_>)| {
+        let value = walk.as_string(&key.value, value)?;
+        Some((key, value))
+    };
+    Some(in_order(table).into_iter().filter_map(pair).collect())
 }
 
 fn deduplicate(walk: &mut Walk<'_>, value: &Value<'_>) -> Option<Operator> {
