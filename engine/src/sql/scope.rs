@@ -11,7 +11,7 @@ use datafusion::{
     },
     error::{DataFusionError, Result as DfResult},
     logical_expr::{
-        Expr, ExprSchemable, LogicalPlan,
+        Expr, ExprSchemable, LogicalPlan, UNNAMED_TABLE,
         expr_rewriter::normalize_col_with_schemas_and_ambiguity_check,
         utils::{find_aggregate_exprs, find_window_exprs},
     },
@@ -54,6 +54,7 @@ impl Scope {
         for schema in std::iter::once(&self.schema).chain(self.context.outer_schemas_iter()) {
             for (qualifier, _) in schema.iter() {
                 if let Some(name) = qualifier.map(|qualifier| qualifier.table().to_owned())
+                    && name != UNNAMED_TABLE
                     && !found.contains(&name)
                 {
                     found.push(name);
