@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod case;
+mod codes;
 mod crash;
 mod crash_shim;
 mod disk;

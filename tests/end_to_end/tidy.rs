@@ -19,14 +19,16 @@ const FORBIDDEN: [(&str, &[&str]); 4] = [
     ("engine", &["toml", "clap", "indicatif", "rustyline", "tracing-subscriber"]),
 ];
 
-fn sources() -> Vec<PathBuf> {
+/// Every Rust file of the repository.
+pub fn sources() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = LAYERS.iter().flat_map(|layer| lake::files(&repository().join(layer))).collect();
     found.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
     assert!(found.len() > 30, "the sources are not found: {found:?}");
     found
 }
 
-fn relative(path: &Path) -> String {
+/// A path as it is from the repository's root.
+pub fn relative(path: &Path) -> String {
     path.strip_prefix(repository()).unwrap().to_string_lossy().into_owned()
 }
 
@@ -94,9 +96,9 @@ fn no_file_is_longer_than_seven_hundred_lines() {
 }
 
 /// The code of a file: comments and the unit tests at its end taken off.
-fn code(path: &Path) -> String {
+pub fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
-    let text = text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 

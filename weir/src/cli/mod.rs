@@ -6,6 +6,7 @@ pub mod connectors;
 pub mod context;
 pub mod dev;
 pub mod doctor;
+pub mod explain;
 pub mod failing;
 pub mod init;
 pub mod new;
@@ -42,6 +43,7 @@ Examples:
   weir run orders                      run one pipeline and show its account
   weir sql -c \"select * from lake.shop.orders limit 10\"
   weir quarantine show orders          rows that broke their contract, and why
+  weir explain unknown-column          what an error's code means, and what to do
 
 Exit codes: 0 done, 1 the run or the check failed, 2 the command line or the files are wrong,
 3 a system outside is unavailable, 130 interrupted.";
@@ -99,6 +101,7 @@ enum Command {
     Quarantine(quarantine::Quarantine),
     Schema(schema::Schema),
     Connectors(connectors::Connectors),
+    Explain(explain::Explain),
     Completions(completions::Completions),
     #[command(hide = true)]
     Dev(dev::Dev),
@@ -158,6 +161,7 @@ async fn dispatch(context: &Context, command: Command) -> Answer {
             Command::Quarantine(quarantine) => quarantine.answer(context).await,
             Command::Schema(schema) => schema.answer(context).await,
             Command::Connectors(connectors) => connectors.answer(context),
+            Command::Explain(explain) => explain.answer(context),
             Command::Completions(completions) => completions.answer(context),
             Command::Dev(dev) => dev.answer(context),
         }
