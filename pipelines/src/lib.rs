@@ -4,6 +4,7 @@
 pub mod cron;
 mod depth;
 pub mod diagnostic;
+pub mod format;
 #[cfg(test)]
 mod golden;
 pub mod parse;
@@ -16,6 +17,7 @@ pub mod test;
 pub mod units;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Label, Severity, SourceFile, Span, Spanned};
+pub use format::format;
 pub use parse::{Partial, Vocabulary, parse, parse_partial};
 pub use pipeline::{
     Expectation, Expected, FlattenArray, Incremental, Keep, Measure, Mode, OnDrift, OnInvalid, OnMissingColumn, OnNewColumn,

@@ -134,6 +134,23 @@ fn every_page_does_what_it_says() {
 }
 
 #[test]
+fn every_toml_block_is_as_weir_fmt_lays_it_out() {
+    let project = Project::new();
+    let mut files = Vec::new();
+    for page in pages().into_iter().chain(crate::lake::files(&repository().join("docs/reference"))) {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for block in blocks(&text).into_iter().filter(|block| block.language == "toml") {
+            let name = format!("{}-{}.toml", page.file_stem().unwrap().to_string_lossy(), block.line);
+            project.write(&name, &block.text);
+            files.push(name);
+        }
+    }
+    assert!(files.len() >= 20, "the blocks are not found: {files:?}");
+    let arguments: Vec<&str> = ["fmt", "--diff", "--check"].into_iter().chain(files.iter().map(String::as_str)).collect();
+    project.ok(&arguments);
+}
+
+#[test]
 fn every_link_inside_the_repository_leads_somewhere() {
     for page in pages() {
         let text = std::fs::read_to_string(&page).unwrap();

@@ -9,6 +9,7 @@ mod disk;
 mod docs;
 mod exactly_once;
 mod flights;
+mod format;
 mod invalid;
 mod lake;
 mod large;

@@ -1,14 +1,15 @@
-//! Where things are: the project's root, its pipelines, and what the machine and the environment offer. The only place that reads
-//! environment, `/proc` and cgroups; what the files say is `weir-pipelines`' to read.
+//! Where things are: the project's root, its pipelines, how a file is read and replaced, and what the machine and the environment offer.
+//! The only place that reads environment, `/proc` and cgroups; what the files say is `weir-pipelines`' to read.
 
 use std::{
     collections::HashMap,
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
-use weir_engine::workspace::Machine;
+use weir_engine::{Failure, workspace::Machine};
 use weir_pipelines::{Diagnostic, PartialProject, Project, SourceFile};
 
 /// The file that marks a project's root.
@@ -53,6 +54,11 @@ pub fn read(path: &Path, folder: &Path) -> Result<Arc<SourceFile>, Diagnostic> {
         io::ErrorKind::NotFound => Diagnostic::error("file-missing", format!("there is no file \"{name}\"")),
         _ => Diagnostic::error("file-unreadable", format!("cannot read \"{name}\": {error}")),
     })?;
+    text(name, bytes)
+}
+
+/// What a person wrote, as text, under the name that messages will show.
+pub fn text(name: String, bytes: Vec<u8>) -> Result<Arc<SourceFile>, Diagnostic> {
     match String::from_utf8(bytes) {
         Ok(text) => Ok(SourceFile::new(name, text)),
         Err(error) => {
@@ -60,6 +66,34 @@ pub fn read(path: &Path, folder: &Path) -> Result<Arc<SourceFile>, Diagnostic> {
             Err(Diagnostic::error("not-text", format!("\"{name}\" is not UTF-8 text (line {line})")).help("save the file as UTF-8"))
         }
     }
+}
+
+/// Puts a file's new text in the place of the old one, whole or not at all.
+pub fn replace(path: &Path, old: &str, new: &str) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::error("output-failed", format!("cannot write \"{}\": {error}", path.display()));
+    // Through a link, the file it points at is meant.
+    let path = fs::canonicalize(path).map_err(failed)?;
+    if fs::read_to_string(&path).map_err(failed)? != old {
+        return Err(Failure::error(
+            "changed-meanwhile",
+            format!("\"{}\" was changed in the meantime; it is left as it is", path.display()),
+        )
+        .help("do it again"));
+    }
+    let folder = path.parent().expect("a file stands in a folder");
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
+    let written = (|| {
+        let mut file = fs::File::create(&temporary)?;
+        file.set_permissions(fs::metadata(&path)?.permissions())?;
+        file.write_all(new.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)
+    })();
+    written.map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        failed(error)
+    })
 }
 
 /// Reads the project at `root`; one without `weir.toml` is bare.
@@ -314,5 +348,17 @@ mod tests {
         assert_eq!(memory_bytes(system.path()), 512 << 20);
         write(system.path(), "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
         assert_eq!(memory_bytes(system.path()), 16_384_000 * 1024);
+    }
+
+    #[test]
+    fn a_file_that_was_changed_meanwhile_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("p.toml");
+        fs::write(&path, "new").expect("written");
+        let Failure::Error(error) = replace(&path, "old", "old and more").expect_err("refuses") else { panic!("an error") };
+        assert_eq!(error.code, "changed-meanwhile");
+        replace(&path, "new", "new and more").expect("writes");
+        assert_eq!(fs::read_to_string(&path).expect("is there"), "new and more");
+        assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1, "no other file is left");
     }
 }

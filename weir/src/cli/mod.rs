@@ -8,6 +8,7 @@ pub mod dev;
 pub mod doctor;
 pub mod explain;
 pub mod failing;
+pub mod fmt;
 pub mod init;
 pub mod new;
 pub mod pages;
@@ -40,6 +41,7 @@ Examples:
   weir init shop && cd shop            make a project with an example pipeline
   weir check                           check every pipeline; nothing runs
   weir test                            run the tests in pipeline files
+  weir fmt                             lay the files out in one style
   weir run orders                      run one pipeline and show its account
   weir sql -c \"select * from lake.shop.orders limit 10\"
   weir quarantine show orders          rows that broke their contract, and why
@@ -94,6 +96,7 @@ enum Command {
     Check(check::Check),
     Plan(plan::Plan),
     Test(test::Test),
+    Fmt(fmt::Fmt),
     Run(run::Run),
     Sql(sql::Sql),
     Runs(runs::Runs),
@@ -155,6 +158,7 @@ async fn dispatch(context: &Context, command: Command) -> Answer {
             Command::Check(check) => check.answer(context).await,
             Command::Plan(plan) => plan.answer(context).await,
             Command::Test(test) => test.answer(context).await,
+            Command::Fmt(fmt) => fmt.answer(context),
             Command::Run(_) | Command::Sql(_) => unreachable!("answered above"),
             Command::Runs(runs) => runs.answer(context).await,
             Command::Doctor(doctor) => doctor.answer(context).await,

@@ -1,11 +1,6 @@
 //! `weir test`: runs the tests in pipeline files, and makes one of a failed run.
 
-use std::{
-    fs,
-    io::{self, Write},
-    path::Path,
-    time::Duration,
-};
+use std::time::Duration;
 
 use clap::Args;
 use futures::{StreamExt, stream};
@@ -192,7 +187,7 @@ impl Test {
         self.proved(&workspace, &pipeline, &found, &text, token).await?;
         let test = found.test.to_toml(&found.remarks);
         if !self.dry_run {
-            replace(&path, &pipeline.file.text, &text)?;
+            project::replace(&path, &pipeline.file.text, &text)?;
         }
         let shown = project::shown(&path, &context.folder);
         if context.global.json {
@@ -345,34 +340,6 @@ fn appended(text: &str, test: &str) -> String {
     format!("{text}{gap}{test}")
 }
 
-/// Puts a file's new text in the place of the old one, whole or not at all.
-fn replace(path: &Path, old: &str, new: &str) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::error("output-failed", format!("cannot write \"{}\": {error}", path.display()));
-    // Through a link, the file it points at is meant.
-    let path = fs::canonicalize(path).map_err(failed)?;
-    if fs::read_to_string(&path).map_err(failed)? != old {
-        return Err(Failure::error(
-            "changed-meanwhile",
-            format!("\"{}\" was changed in the meantime; it is left as it is", path.display()),
-        )
-        .help("do it again"));
-    }
-    let folder = path.parent().expect("a file stands in a folder");
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
-    let written = (|| {
-        let mut file = fs::File::create(&temporary)?;
-        file.set_permissions(fs::metadata(&path)?.permissions())?;
-        file.write_all(new.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)
-    })();
-    written.map_err(|error| {
-        let _ = fs::remove_file(&temporary);
-        failed(error)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,17 +349,5 @@ mod tests {
         assert_eq!(appended("a = 1\n", "[[test]]\n"), "a = 1\n\n[[test]]\n");
         assert_eq!(appended("a = 1", "[[test]]\n"), "a = 1\n\n[[test]]\n");
         assert_eq!(appended("a = 1\r\n", "[[test]]\nb = 2\n"), "a = 1\r\n\r\n[[test]]\r\nb = 2\r\n");
-    }
-
-    #[test]
-    fn a_file_that_was_changed_meanwhile_is_left_alone() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("p.toml");
-        fs::write(&path, "new").expect("written");
-        let Failure::Error(error) = replace(&path, "old", "old and more").expect_err("refuses") else { panic!("an error") };
-        assert_eq!(error.code, "changed-meanwhile");
-        replace(&path, "new", "new and more").expect("writes");
-        assert_eq!(fs::read_to_string(&path).expect("is there"), "new and more");
-        assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1, "no other file is left");
     }
 }

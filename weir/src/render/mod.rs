@@ -1,6 +1,7 @@
 //! How things look to a person: diagnostics, errors, tables, numbers, progress. What is said is decided elsewhere.
 
 pub mod diagnostic;
+pub mod diff;
 pub mod error;
 pub mod number;
 pub mod progress;
