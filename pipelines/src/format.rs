@@ -3,12 +3,16 @@
 
 mod document;
 mod print;
+mod sql;
 
 use std::sync::Arc;
 
-use toml::de::DeTable;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
 
-use crate::diagnostic::{Diagnostics, SourceFile};
+use crate::diagnostic::{Diagnostics, SourceFile, Span};
 use document::Parts;
 
 /// Columns of a line; an array that does not fit is broken, one element per line.
@@ -16,21 +20,48 @@ const WIDTH: usize = 140;
 /// A byte order mark, which some editors write at the start of a file.
 const BOM: char = '\u{feff}';
 
-/// Lays out a file. A byte order mark stays, and line breaks are those of the first line. Fails where the text is not TOML.
+/// Lays out a file, and the SQL in it. A byte order mark stays, and line breaks are those of the first line. Fails where the text is not TOML.
 ///
 /// Panics where the new text would say anything else than the old one, rather than hand it out.
 pub fn format(file: &Arc<SourceFile>) -> Result<String, Diagnostics> {
-    let (_, errors) = DeTable::parse_recoverable(&file.text);
+    let (root, errors) = DeTable::parse_recoverable(&file.text);
     if !errors.is_empty() {
         return Err(crate::parse::syntax_errors(file, &errors));
     }
-    let (bom, text) = match file.text.strip_prefix(BOM) {
+    let newline = document::newline(&file.text);
+    let (mut text, mut behind) = (String::with_capacity(file.text.len()), 0);
+    for span in sql_strings(root.get_ref()) {
+        text.push_str(&file.text[behind..span.start]);
+        let raw = &file.text[span.clone()];
+        text.push_str(sql::layout(raw, newline).as_deref().unwrap_or(raw));
+        behind = span.end;
+    }
+    text.push_str(&file.text[behind..]);
+    let (bom, text) = match text.strip_prefix(BOM) {
         Some(text) => ("\u{feff}", text),
-        None => ("", file.text.as_str()),
+        None => ("", text.as_str()),
     };
-    let formatted = print::print(&document::read(text), document::newline(text));
+    let formatted = print::print(&document::read(text), newline);
     assert!(same(text, &formatted), "a formatted file says what it said before");
     Ok(format!("{bom}{formatted}"))
+}
+
+/// Where a pipeline's SQL stands, in order: its queries, filters and expectations, but not what a server is asked in its own words.
+fn sql_strings(root: &DeTable<'_>) -> Vec<Span> {
+    let mut found: Vec<&Spanned<DeValue<'_>>> = Vec::new();
+    let transforms = root.get("transform").and_then(|steps| steps.get_ref().as_table());
+    for step in transforms.into_iter().flat_map(|steps| steps.values()).filter_map(|step| step.get_ref().as_table()) {
+        found.extend(step.get("sql"));
+        found.extend(step.get("filter"));
+    }
+    let expectations = root.get("expect").and_then(|list| list.get_ref().as_array());
+    for one in expectations.into_iter().flatten().filter_map(|one| one.get_ref().as_table()) {
+        found.extend(one.get("sql"));
+        found.extend(one.get("change").and_then(|change| change.get_ref().as_table()).and_then(|change| change.get("of")));
+    }
+    let mut spans: Vec<Span> = found.into_iter().filter(|value| value.get_ref().is_str()).map(Spanned::span).collect();
+    spans.sort_by_key(|span| span.start);
+    spans
 }
 
 /// True where two texts hold the same keys and values, written the same way, in the same order, and so the same comments.

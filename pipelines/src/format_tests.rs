@@ -13,7 +13,7 @@ fn formatted(text: &str) -> String {
 }
 
 /// The files that ship, which are written in the style.
-const SHIPPED: [&str; 4] = [
+pub(super) const SHIPPED: [&str; 4] = [
     include_str!("../../pipelines/flights/pipeline.toml"),
     include_str!("../../weir.toml"),
     include_str!("../../weir/src/cli/templates/init/weir.toml"),
@@ -138,9 +138,29 @@ fn deep_nesting_is_refused_by_the_parser_and_not_by_the_stack() {
     assert_eq!(formatted(&allowed), allowed);
 }
 
-/// The values of a text, as the parser reads them; two that are not a number are the same.
+/// The values of a text, as the parser reads them, where SQL is its tokens and comments; two that are not a number are the same.
 fn values(text: &str) -> Option<String> {
-    toml::from_str::<toml::Table>(text).ok().map(|table| format!("{table:?}"))
+    let mut table = toml::from_str::<toml::Table>(text).ok()?;
+    let mut found: Vec<&mut toml::Value> = Vec::new();
+    for (key, value) in &mut table {
+        match (key.as_str(), value) {
+            ("transform", toml::Value::Table(steps)) => {
+                let settings = steps.iter_mut().filter_map(|(_, step)| step.as_table_mut()).flat_map(|step| step.iter_mut());
+                found.extend(settings.filter(|(key, _)| ["sql", "filter"].contains(&key.as_str())).map(|(_, value)| value));
+            }
+            ("expect", toml::Value::Array(list)) => {
+                let settings = list.iter_mut().filter_map(|one| one.as_table_mut()).flat_map(|one| one.iter_mut());
+                found.extend(settings.filter(|(key, _)| *key == "sql").map(|(_, value)| value));
+            }
+            _ => {}
+        }
+    }
+    for value in found {
+        if let Some(tokens) = value.as_str().and_then(sql::tests::tokens) {
+            *value = toml::Value::String(tokens.join("\n"));
+        }
+    }
+    Some(format!("{table:?}"))
 }
 
 /// Makes a document out of numbers, each of which decides one thing.

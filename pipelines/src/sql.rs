@@ -363,7 +363,7 @@ impl Visitor for Reads<'_> {
 
 /// Decodes a TOML string as it was written, quotes included, and says for each byte of the outcome which bytes it came from.
 /// What is not a TOML string is taken as it is.
-fn decode(raw: &str) -> (String, Vec<Span>) {
+pub(crate) fn decode(raw: &str) -> (String, Vec<Span>) {
     let quotes = ["\"\"\"", "'''", "\"", "'"]
         .into_iter()
         .find(|quote| raw.starts_with(quote) && raw.len() >= 2 * quote.len() && raw.ends_with(quote));

@@ -138,8 +138,11 @@ impl Printer<'_> {
 
     /// True where an array ends on its line before the line is full, or goes over several lines whatever is done.
     fn fits(&self, list: &List<'_>) -> bool {
-        let line = self.out.rfind('\n').map_or(0, |at| at + 1);
-        let room = WIDTH.saturating_sub(self.out[line..].chars().count());
+        // Further back than this, the line is full.
+        let near = self.out.len().saturating_sub(4 * WIDTH);
+        let line = self.out.as_bytes()[near..].iter().rposition(|byte| *byte == b'\n').map(|at| near + at + 1);
+        let column = line.or((near == 0).then_some(0)).map_or(WIDTH, |line| self.out[line..].chars().count());
+        let room = WIDTH.saturating_sub(column);
         list.width().is_none_or(|width| width <= room)
     }
 }

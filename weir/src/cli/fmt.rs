@@ -32,8 +32,8 @@ const STDIN: &str = "-";
 
 /// Lay out pipeline files and weir.toml in one style
 ///
-/// Makes spaces, blank lines and line breaks regular. Comments, order and values stay as they were written, and nothing is aligned, so that
-/// a change of one line stays one. Names the files that it changes. The style: docs/guides/formatting.md.
+/// Makes spaces, blank lines and line breaks regular, in TOML and in the SQL inside. Comments, order and values stay as they were written, and
+/// nothing is aligned, so that a change of one line stays one. Names the files that it changes. The style: docs/guides/formatting.md.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Fmt {
