@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod explain;
 pub mod failing;
 pub mod fmt;
+pub mod graph;
 pub mod init;
 pub mod new;
 pub mod pages;
@@ -97,6 +98,7 @@ enum Command {
     Plan(plan::Plan),
     Test(test::Test),
     Fmt(fmt::Fmt),
+    Graph(graph::Graph),
     Run(run::Run),
     Sql(sql::Sql),
     Runs(runs::Runs),
@@ -159,6 +161,7 @@ async fn dispatch(context: &Context, command: Command) -> Answer {
             Command::Plan(plan) => plan.answer(context).await,
             Command::Test(test) => test.answer(context).await,
             Command::Fmt(fmt) => fmt.answer(context),
+            Command::Graph(graph) => graph.answer(context),
             Command::Run(_) | Command::Sql(_) => unreachable!("answered above"),
             Command::Runs(runs) => runs.answer(context).await,
             Command::Doctor(doctor) => doctor.answer(context).await,
@@ -246,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_not_offered() {
-        for command in ["backfill", "schedule", "serve", "graph"] {
+        for command in ["backfill", "schedule", "serve"] {
             let error = Cli::try_parse_from(["weir", command]).expect_err("is unknown");
             assert_eq!(error.kind(), ErrorKind::InvalidSubcommand, "{command}");
         }

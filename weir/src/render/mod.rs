@@ -3,6 +3,7 @@
 pub mod diagnostic;
 pub mod diff;
 pub mod error;
+pub mod graph;
 pub mod number;
 pub mod progress;
 pub mod rows;
