@@ -16,8 +16,14 @@ pub(super) fn plan(cx: Cx<'_>, names: &[(Spanned<String>, Spanned<String>)]) -> 
         let new = names.iter().find(|(old, _)| old.value == *column).map(|(_, new)| new);
         let name = new.map_or(column, |new| &new.value);
         if !taken.insert(name.clone()) {
-            let span = new.map_or(cx.span.clone(), |new| new.span.clone());
-            wrong.push(Diagnostic::error("duplicate-column", format!("two columns would be called \"{name}\"")).at(cx.file, span, ""));
+            let taken_by = names.iter().find(|(_, new)| new.value == *name);
+            let span = taken_by.map_or(cx.span.clone(), |(_, new)| new.span.clone());
+            let message = format!("two columns would be called \"{name}\"");
+            wrong.push(
+                Diagnostic::error("duplicate-column", message)
+                    .at(cx.file, span, "a column is called so already")
+                    .help("rename that one too, or leave it out with \"select\" before"),
+            );
         }
         let expression = Expr::Column(Column::new_unqualified(column));
         expressions.push(if name == column { expression } else { expression.alias(name) });
