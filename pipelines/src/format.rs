@@ -12,7 +12,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::diagnostic::{Diagnostics, SourceFile, Span};
+use crate::diagnostic::{Diagnostic, Diagnostics, SourceFile, Span};
 use document::Parts;
 
 /// Columns of a line; an array that does not fit is broken, one element per line.
@@ -20,9 +20,8 @@ const WIDTH: usize = 140;
 /// A byte order mark, which some editors write at the start of a file.
 const BOM: char = '\u{feff}';
 
-/// Lays out a file, and the SQL in it. A byte order mark stays, and line breaks are those of the first line. Fails where the text is not TOML.
-///
-/// Panics where the new text would say anything else than the old one, rather than hand it out.
+/// Lays out a file, and the SQL in it. A byte order mark stays, and line breaks are those of the first line. Fails where the text is not TOML,
+/// and rather than hand out a text that says anything else.
 pub fn format(file: &Arc<SourceFile>) -> Result<String, Diagnostics> {
     let (root, errors) = DeTable::parse_recoverable(&file.text);
     if !errors.is_empty() {
@@ -42,7 +41,10 @@ pub fn format(file: &Arc<SourceFile>) -> Result<String, Diagnostics> {
         None => ("", text.as_str()),
     };
     let formatted = print::print(&document::read(text), newline);
-    assert!(same(text, &formatted), "a formatted file says what it said before");
+    if !same(text, &formatted) {
+        let fault = "the file would not say what it said: this is a fault in Weir".to_owned();
+        return Err(vec![Diagnostic::error("format-differs", fault).at(file, 0..0, "")]);
+    }
     Ok(format!("{bom}{formatted}"))
 }
 
