@@ -521,10 +521,8 @@ impl<'a> Walk<'a> {
         for item in &mut select.projection {
             match item {
                 SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => self.blame(expr, scope, &judged),
-                SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => {
-                    if holds(item.clone()).is_err() {
-                        self.found.push(words.wildcard_not_grouped(item.span(), &written));
-                    }
+                SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) if holds(item.clone()).is_err() => {
+                    self.found.push(words.wildcard_not_grouped(item.span(), &written));
                 }
                 _ => {}
             }
