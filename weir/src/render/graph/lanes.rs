@@ -94,11 +94,11 @@ pub fn lanes(graph: &Graph, style: Style) -> String {
 fn join(lanes: &[Option<usize>], before: &[bool], from: &[usize], own: usize) -> String {
     let (left, right) = (from[0].min(own), from[from.len() - 1].max(own));
     let mut row = String::new();
-    for lane in 0..lanes.len() {
+    for (lane, taken) in lanes.iter().enumerate() {
         let is_part = from.contains(&lane) || lane == own;
         let cell = Cell {
             up: before.get(lane).copied().unwrap_or(false),
-            down: lanes[lane].is_some() || lane == own,
+            down: taken.is_some() || lane == own,
             left: is_part && lane > left,
             right: is_part && lane < right,
         };

@@ -125,10 +125,10 @@ fn layers(graph: &Graph) -> (Vec<Vec<Place>>, Vec<Vec<(usize, usize)>>) {
             paths.push(path);
             continue;
         }
-        for layer in rank[from] + 1..rank[to] {
+        for (layer, places) in layers.iter_mut().enumerate().take(rank[to]).skip(rank[from] + 1) {
             let (_, behind) = path[path.len() - 1];
-            path.push((layer, layers[layer].len()));
-            layers[layer].push(Place { node: None, before: vec![behind] });
+            path.push((layer, places.len()));
+            places.push(Place { node: None, before: vec![behind] });
         }
         let (_, behind) = path[path.len() - 1];
         layers[rank[to]][places[to]].before.push(behind);
