@@ -135,10 +135,12 @@ fn every_example_is_toml_and_says_both() {
     let mut seen = 0;
     for section in page.split("\n### `").skip(1) {
         let code = section.split('`').next().unwrap_or_default();
-        let Some((_, rest)) = section.split_once("```toml\n") else { continue };
-        let example = rest.split("\n```").next().unwrap_or_default();
-        let (wrong, right) = example.split_once("\n# right\n").unwrap_or_else(|| panic!("{code} shows nothing right"));
-        let wrong = wrong.strip_prefix("# wrong\n").unwrap_or_else(|| panic!("{code} shows nothing wrong"));
+        let block = |opening: &str| section.split_once(opening)?.1.split("\n```").next();
+        let (wrong, right) = match (block("\nWrong:\n\n```text\n"), block("\nRight:\n\n```toml\n")) {
+            (Some(wrong), Some(right)) => (wrong, right),
+            (None, None) => continue,
+            _ => panic!("{code} shows what is wrong or what is right, not both"),
+        };
         for (text, is_toml) in [(wrong, code != "toml-syntax"), (right, true)] {
             let parsed: Result<toml::Table, _> = toml::from_str(text);
             assert_eq!(parsed.is_ok(), is_toml, "{code}: {parsed:?} of {text}");

@@ -162,15 +162,21 @@ fn render(section: &Section, style: Style) -> String {
     for line in joined(section.rest) {
         if line.starts_with("```") {
             fenced = !fenced;
-        } else if fenced || line.is_empty() {
+        } else if fenced {
             out.push_str(format!("      {line}").trim_end());
             out.push('\n');
-        } else {
-            let (word, text) = line.strip_prefix("- ").and_then(|item| item.split_once(": ")).unwrap_or(("", &line));
+        } else if line.is_empty() {
+            // An example follows its label at once.
+            if !out.ends_with(":\n") {
+                out.push('\n');
+            }
+        } else if let Some((word, text)) = line.strip_prefix("- ").and_then(|item| item.split_once(": ")) {
             for (at, part) in wrap(text, TEXT_WIDTH - 6).iter().enumerate() {
                 let word = if at == 0 { word } else { "" };
                 out.push_str(&format!("  {}{}{part}\n", style.blue(word), " ".repeat(6usize.saturating_sub(width(word)))));
             }
+        } else {
+            wrap(&line, TEXT_WIDTH).iter().for_each(|part| out.push_str(&format!("  {part}\n")));
         }
     }
     out
@@ -181,21 +187,21 @@ mod tests {
     use super::*;
 
     const SAMPLE: &str = "# Codes\n\nAll.\n\n## Files\n\nText.\n\n### `unknown-key`\n\nA table has an odd key.\n\n- When: it is misspelt.\n- Do: spell\n  it.\n\n\
-                          ```toml\n# wrong\npth = 1\n```\n\n### `cycle`\n\nSteps read one another.\n\n- When: so.\n- Do: so.\n";
+                          Wrong:\n\n```text\npth = 1\n```\n\n### `cycle`\n\nSteps read one another.\n\n- When: so.\n- Do: so.\n";
 
     #[test]
     fn a_page_is_taken_apart() {
         let found = sections(SAMPLE);
         assert_eq!(found.iter().map(|section| section.code).collect::<Vec<_>>(), ["unknown-key", "cycle"]);
         assert_eq!((found[0].subject, found[0].meaning), ("Files", "A table has an odd key."));
-        assert_eq!(found[0].rest, "- When: it is misspelt.\n- Do: spell\n  it.\n\n```toml\n# wrong\npth = 1\n```");
+        assert_eq!(found[0].rest, "- When: it is misspelt.\n- Do: spell\n  it.\n\nWrong:\n\n```text\npth = 1\n```");
     }
 
     #[test]
     fn a_section_reads_well_on_a_terminal() {
         assert_eq!(
             render(&sections(SAMPLE)[0], Style::PLAIN),
-            "unknown-key  Files\n\n  A table has an odd key.\n\n  When  it is misspelt.\n  Do    spell it.\n\n      # wrong\n      pth = 1\n"
+            "unknown-key  Files\n\n  A table has an odd key.\n\n  When  it is misspelt.\n  Do    spell it.\n\n  Wrong:\n      pth = 1\n"
         );
     }
 
