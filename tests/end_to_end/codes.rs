@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs};
 
 use crate::{
-    project::repository,
+    project::{Project, repository},
     tidy::{code, relative, sources},
 };
 
@@ -148,4 +148,14 @@ fn every_example_is_toml_and_says_both() {
         seen += 1;
     }
     assert!(seen > 20, "{seen} examples");
+}
+
+#[test]
+fn an_unknown_code_is_told_in_json_to_who_asks_for_json() {
+    let outcome = Project::new().weir(&["explain", "--json", "unknown-colum"]);
+    assert_eq!(outcome.code, 2, "{outcome}");
+    let told = &outcome.json()["diagnostics"][0];
+    assert_eq!(told["code"], "unknown-code", "{outcome}");
+    assert_eq!(told["message"], "there is no code \"unknown-colum\"", "{outcome}");
+    assert_eq!(told["help"][0], "did you mean \"unknown-column\"?", "{outcome}");
 }
