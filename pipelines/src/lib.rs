@@ -24,7 +24,7 @@ pub use pipeline::{
     OnSchemaChange, OnTypeChange, Operator, Pipeline, Reference, Rules, Scalar, ShareMax, Sink, SortKey, Source, Transform,
 };
 pub use project::{Connection, PartialProject, Project};
-pub use schema::{KindSchema, pipeline_schema};
+pub use schema::{KindSchema, pipeline_schema, project_schema};
 pub use settings::Settings;
 pub use sql::{Relation, SqlText};
 pub use test::{Fails, Given, GivenRows, Literal, Moment, Row, StepRows, Test};

@@ -20,6 +20,7 @@ use crate::{
     settings::{Document, Settings},
 };
 pub(crate) use expect::{CHECKS, RUNS, RUNS_MIN, Z_MAX};
+pub(crate) use operators::OPERATORS;
 pub(crate) use steps::{MISSING_COLUMN, MODES, NEW_COLUMN, TYPE_CHANGE};
 use walk::{Table, Walk, integer, is_name, type_name};
 
@@ -135,6 +136,7 @@ pub(crate) fn syntax_errors(file: &Arc<SourceFile>, errors: &[toml::de::Error]) 
             found.push(Diagnostic::error("toml-syntax", toml_words(error.message())).at(file, span, ""));
         }
     }
+    sort(&mut found);
     found
 }
 

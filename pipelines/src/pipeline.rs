@@ -277,6 +277,11 @@ impl Mode {
             Mode::Snapshot => "snapshot",
         }
     }
+
+    /// Whether it must know which rows are the same.
+    pub fn needs_key(self) -> bool {
+        matches!(self, Mode::Merge | Mode::DeleteInsert | Mode::Snapshot)
+    }
 }
 
 /// What happens when rows have other columns than the destination.

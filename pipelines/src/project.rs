@@ -55,7 +55,7 @@ pub struct PartialProject {
     pub follow_on: Vec<&'static str>,
 }
 
-const KEYS: [&str; 6] = ["connection", "lake", "memory", "quarantine", "server", "alert"];
+pub(crate) const KEYS: [&str; 6] = ["connection", "lake", "memory", "quarantine", "server", "alert"];
 
 impl Project {
     /// A project without `weir.toml`.

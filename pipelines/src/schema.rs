@@ -1,10 +1,15 @@
-//! The JSON Schema of a pipeline file, for completion and hints in editors. What it cannot say (names, cycles, SQL) `parse` says.
+//! The JSON Schemas of a pipeline file and of `weir.toml`, for completion and hints in editors. What they cannot say (names, cycles,
+//! SQL) `parse` says. They keep to what the validators of taplo and tombi understand: see tests/end_to_end/editors.rs.
+
+mod project;
 
 use serde_json::{Map, Value, json};
 
-use crate::parse::{CHECKS, MISSING_COLUMN, MODES, NEW_COLUMN, RUNS, RUNS_MIN, TYPE_CHANGE, Z_MAX};
+use crate::parse::{CHECKS, MISSING_COLUMN, MODES, NEW_COLUMN, OPERATORS, RUNS, RUNS_MIN, TYPE_CHANGE, Z_MAX};
 
-/// A kind of source or sink, as the schema shows it.
+pub use project::project_schema;
+
+/// A kind of source, sink or connection, as the schema shows it.
 #[derive(Debug, Clone)]
 pub struct KindSchema {
     /// The key that names the kind.
@@ -20,21 +25,10 @@ pub fn pipeline_schema(sources: &[KindSchema], sinks: &[KindSchema]) -> Value {
     let mut defs = Map::new();
     for (role, kinds) in [("source", sources), ("sink", sinks)] {
         for kind in kinds {
-            let name = format!("{role}-{}", kind.kind);
-            let mut settings = kind.settings.clone();
-            if let Value::Object(settings) = &mut settings {
-                settings.remove("$schema");
-                settings.remove("title");
-                settings.insert("description".into(), json!(kind.summary));
-            }
-            move_references(&mut settings, &format!("#/$defs/{name}"));
-            defs.insert(name, settings);
+            add_kind(&mut defs, role, kind);
         }
     }
-    defs.insert(
-        "duration".into(),
-        string("A duration such as 500ms, 90s, 10m, 1h30m or 2d.", Some("^(\\d+d)?(\\d+h)?(\\d+m)?(\\d+s)?(\\d+ms)?$")),
-    );
+    defs.insert("duration".into(), duration_text());
     defs.insert(
         "columns".into(),
         json!({ "type": "array", "items": { "type": "string", "minLength": 1 }, "minItems": 1, "uniqueItems": true }),
@@ -45,19 +39,11 @@ pub fn pipeline_schema(sources: &[KindSchema], sinks: &[KindSchema]) -> Value {
     defs.insert("source".into(), step("Where rows come from.", source_keys(), "source", sources));
     defs.insert("sink".into(), step("Where rows go.", sink_keys(), "sink", sinks));
     defs.insert("transform".into(), transform());
-    let named = |step: &str, description: &str| {
-        json!({
-            "type": "object",
-            "description": description,
-            "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_-]*$" },
-            "additionalProperties": { "$ref": format!("#/$defs/{step}") },
-            "minProperties": 1,
-        })
+    let some = |definition: &str, description: &str| {
+        let mut tables = named(definition, description);
+        merge(&mut tables, json!({ "minProperties": 1 }));
+        tables
     };
-    let mut transforms = named("transform", "What changes rows: one table per step, [transform.NAME].");
-    if let Value::Object(transforms) = &mut transforms {
-        transforms.remove("minProperties");
-    }
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A Weir pipeline",
@@ -71,13 +57,36 @@ pub fn pipeline_schema(sources: &[KindSchema], sinks: &[KindSchema]) -> Value {
             "owner": string("Whom to ask.", None),
             "tags": { "type": "array", "items": { "type": "string" }, "description": "Free words to find it by." },
             "schedule": { "$ref": "#/$defs/schedule" },
-            "source": named("source", "Where rows come from: one table per step, [source.NAME], with its kind below it, [source.NAME.KIND]."),
-            "transform": transforms,
-            "sink": named("sink", "Where rows go: one table per step, [sink.NAME], with its kind below it, [sink.NAME.KIND]."),
+            "source": some("source", "Where rows come from: one table per step, [source.NAME], with its kind below it, [source.NAME.KIND]."),
+            "transform": named("transform", "What changes rows: one table per step, [transform.NAME]."),
+            "sink": some("sink", "Where rows go: one table per step, [sink.NAME], with its kind below it, [sink.NAME.KIND]."),
             "expect": { "type": "array", "items": { "$ref": "#/$defs/expectation" }, "description": "Checks over a step's whole output, made before publishing." },
             "test": { "type": "array", "items": { "$ref": "#/$defs/test" }, "description": "Given these rows, expect those: run by `weir test`." },
         },
         "$defs": defs,
+    })
+}
+
+/// Adds a kind's settings to the definitions, as `ROLE-KIND`.
+fn add_kind(defs: &mut Map<String, Value>, role: &str, kind: &KindSchema) {
+    let name = format!("{role}-{}", kind.kind);
+    let mut settings = kind.settings.clone();
+    if let Value::Object(settings) = &mut settings {
+        settings.remove("$schema");
+        settings.remove("title");
+        settings.insert("description".into(), json!(kind.summary));
+    }
+    move_references(&mut settings, &format!("#/$defs/{name}"));
+    defs.insert(name, settings);
+}
+
+/// Tables of these definitions under names that a person chooses.
+fn named(definition: &str, description: &str) -> Value {
+    json!({
+        "type": "object",
+        "description": description,
+        "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_-]*$" },
+        "additionalProperties": { "$ref": format!("#/$defs/{definition}") },
     })
 }
 
@@ -117,8 +126,12 @@ fn written<T>(words: &[(&'static str, T)]) -> Vec<&'static str> {
     words.iter().map(|(word, _)| *word).collect()
 }
 
+fn duration_text() -> Value {
+    string("A duration such as 500ms, 90s, 10m, 1h30m or 2d.", Some("^(\\d+d)?(\\d+h)?(\\d+m)?(\\d+s)?(\\d+ms)?$"))
+}
+
 fn duration(description: &str) -> Value {
-    json!({ "$ref": "#/$defs/duration", "description": description })
+    json!({ "$ref": "#/$defs/duration", "description": format!("{description} Written as 90s, 10m, 1h30m or 2d.") })
 }
 
 fn columns(description: &str) -> Value {
@@ -161,7 +174,7 @@ fn source_keys() -> Value {
             "incremental": {
                 "description": "Only what is new since the last published run.",
                 "oneOf": [
-                    table("Each file once, known by path, size and modification time or entity tag.", json!({ "files": { "const": "new" } }), &["files"]),
+                    table("Each file once, known by path, size and modification time or entity tag.", json!({ "files": { "const": "new", "description": "Only those that are new or have changed." } }), &["files"]),
                     table(
                         "Rows whose cursor column lies beyond the last published position.",
                         json!({
@@ -191,24 +204,32 @@ fn sink_keys() -> Value {
     })
 }
 
+/// The keys that name these kinds.
+fn kind_keys(role: &str, kinds: &[KindSchema]) -> Value {
+    let key =
+        |kind: &KindSchema| (kind.kind.clone(), json!({ "$ref": format!("#/$defs/{role}-{}", kind.kind), "description": kind.summary }));
+    Value::Object(kinds.iter().map(key).collect())
+}
+
 /// A source or sink: its own keys and exactly one kind.
 fn step(description: &str, mut keys: Value, role: &str, kinds: &[KindSchema]) -> Value {
-    let mut required = Vec::new();
-    for kind in kinds {
-        merge(&mut keys, json!({ kind.kind.as_str(): { "$ref": format!("#/$defs/{role}-{}", kind.kind), "description": kind.summary } }));
-        required.push(json!({ "required": [kind.kind] }));
-    }
+    merge(&mut keys, kind_keys(role, kinds));
+    let required: Vec<Value> = kinds.iter().map(|kind| json!({ "required": [kind.kind] })).collect();
     let own: &[&str] = if role == "sink" { &["from"] } else { &[] };
     let mut step = table(description, keys, own);
     if !required.is_empty() {
         merge(&mut step, json!({ "oneOf": required }));
     }
     if role == "sink" {
-        let keyed = json!({
-            "if": { "properties": { "mode": { "enum": ["merge", "delete_insert", "snapshot"] } }, "required": ["mode"] },
-            "then": { "required": ["key"] },
-        });
-        merge(&mut step, keyed);
+        // Not `if` and `then`: tombi forgets the keys of a table that has them.
+        let without_key: Vec<&str> = MODES.iter().filter(|(_, mode)| !mode.needs_key()).map(|(word, _)| *word).collect();
+        merge(
+            &mut step,
+            json!({ "anyOf": [
+            { "required": ["key"] },
+            { "properties": { "mode": { "enum": without_key, "description": "How rows meet what is there, without a key." } } },
+        ] }),
+        );
     }
     step
 }
@@ -247,10 +268,8 @@ fn transform() -> Value {
         }),
     );
     let mut step = table("What changes rows.", keys, &[]);
-    let kinds = ["filter", "deduplicate", "cast", "rename", "select", "flatten"];
-    let kinds: Vec<Value> =
-        std::iter::once(json!({ "required": ["sql"] })).chain(kinds.iter().map(|kind| json!({ "required": ["from", kind] }))).collect();
-    merge(&mut step, json!({ "oneOf": kinds }));
+    let kinds: Vec<Value> = OPERATORS.iter().map(|kind| json!({ "required": [kind] })).collect();
+    merge(&mut step, json!({ "oneOf": kinds, "anyOf": [{ "required": ["sql"] }, { "required": ["from"] }] }));
     step
 }
 
@@ -292,7 +311,10 @@ fn expectation() -> Value {
             "sql": string("A query; a row it returns is a failure.", None),
             "row_count": table(
                 "How many rows there are.",
-                json!({ "min": { "type": "integer", "minimum": 0 }, "max": { "type": "integer", "minimum": 0 } }),
+                json!({
+                    "min": { "type": "integer", "minimum": 0, "description": "No fewer." },
+                    "max": { "type": "integer", "minimum": 0, "description": "No more." },
+                }),
                 &[],
             ),
             "unique": columns("No two rows agree in all of these columns."),
@@ -303,7 +325,7 @@ fn expectation() -> Value {
                     "column": string("The column.", None),
                     "values": {
                         "type": "array",
-                        "items": { "type": ["string", "number", "boolean"] },
+                        "items": {}, // not a type: for tombi a date is none of the four that are allowed
                         "minItems": 1,
                         "description": "The values, compared by value with the column's type: strings, numbers, booleans, datetimes.",
                     },
@@ -346,7 +368,9 @@ fn expectation() -> Value {
 }
 
 fn test() -> Value {
-    let rows = json!({ "type": "array", "items": { "type": "object" } });
+    // Tombi calls unknown keys doubtful unless a schema says that they are welcome.
+    let rows =
+        json!({ "type": "array", "description": "Rows: column = value.", "items": { "type": "object", "additionalProperties": true } });
     let steps = |description: &str, rows: Value| json!({ "type": "object", "description": description, "additionalProperties": rows });
     let given = json!({ "anyOf": [
         rows,
@@ -380,7 +404,7 @@ fn test() -> Value {
             "expect": steps("Rows that a step makes, in any order; only the columns they name are compared.", rows.clone()),
             "quarantine": steps("Rows that a step rejects, as the quarantine shows them: code, column, reason, row, raw.", rows),
             "fails": fails,
-            "now": { "description": "The time it is. Default: when the test is run." },
+            "now": { "description": "The time it is: a date or a datetime. Default: when the test is run." },
             "interval": { "description": "The interval that is run." },
         }),
         &["name", "given"],

@@ -7,6 +7,7 @@ mod crash;
 mod crash_shim;
 mod disk;
 mod docs;
+mod editors;
 mod exactly_once;
 mod flights;
 mod format;

@@ -291,7 +291,7 @@ fn sink(
     let mode = walk.word(table, "mode", &MODES);
     let mode_is_known = mode.is_some() || !written;
     let key = match mode.as_ref().map(|mode| (mode.value, mode.span.clone())) {
-        Some((mode @ (Mode::Merge | Mode::DeleteInsert | Mode::Snapshot), span)) => {
+        Some((mode, span)) if mode.needs_key() => {
             if table.entries.contains_key("key") {
                 walk.some_columns(table, "key", "")
             } else {

@@ -8,6 +8,7 @@ use weir_pipelines::Diagnostic;
 use super::{
     context::{Answer, Context},
     pages::{self, Page, Role, settings},
+    schema::SHARED,
 };
 use crate::render::{Table, error, table::Look};
 
@@ -100,7 +101,7 @@ pub fn all() -> Vec<Page> {
     }
     for kind in CONNECTIONS {
         let settings = settings((kind.schema)().as_value());
-        add(kind.kind, Role { role: "connection", summary: "What several steps share, in weir.toml", settings, example: kind.example });
+        add(kind.kind, Role { role: "connection", summary: SHARED, settings, example: kind.example });
     }
     pages
 }

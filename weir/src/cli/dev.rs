@@ -10,8 +10,8 @@ use weir_engine::Failure;
 use super::{
     connectors,
     context::{Answer, Context, Stop},
-    grammar, pages,
-    schema::pipeline_schema,
+    grammar, keys, pages,
+    schema::{pipeline_schema, project_schema},
     types,
 };
 use crate::render::error;
@@ -26,7 +26,7 @@ pub struct Dev {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write docs/reference and the schema of pipeline files
+    /// Write docs/reference and the schemas of pipeline files and weir.toml
     #[command(after_help = "Example:\n  weir dev generate --check")]
     Generate {
         /// Write nothing; fail where a file is not what it should be
@@ -76,10 +76,20 @@ impl Dev {
     }
 }
 
+const PIPELINE: &str = "A key with a dot stands in a table of its own or in an inline one: `row_count.min` is `row_count = { min = 1 }`.
+`docs/guides/first-pipeline.md` writes one from nothing.";
+const PROJECT: &str = "`weir.toml` marks the project's root; everything in it is optional. `docs/guides/projects.md` says how it is used.";
+
 /// Every generated file: its path in the repository and its text.
 pub fn generated() -> Vec<(String, String)> {
-    let schema = serde_json::to_string_pretty(&pipeline_schema()).expect("a value is written as JSON");
-    let mut files = vec![("schemas/pipeline.schema.json".to_owned(), format!("{schema}\n")), ("docs/reference/cli.md".to_owned(), cli())];
+    let (pipeline, project) = (pipeline_schema(), project_schema());
+    let mut files = vec![
+        ("schemas/pipeline.schema.json".to_owned(), format!("{pipeline:#}\n")),
+        ("schemas/project.schema.json".to_owned(), format!("{project:#}\n")),
+        ("docs/reference/pipeline.md".to_owned(), keys::page("Keys of a pipeline file", PIPELINE, &pipeline)),
+        ("docs/reference/project.md".to_owned(), keys::page("Keys of weir.toml", PROJECT, &project)),
+        ("docs/reference/cli.md".to_owned(), cli()),
+    ];
     files.push(("docs/reference/types.md".to_owned(), types::page(SINKS)));
     files.push(("docs/reference/contracts.md".to_owned(), weir_schemas::coverage::page()));
     for page in connectors::all() {

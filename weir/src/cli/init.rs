@@ -12,7 +12,7 @@ use weir_pipelines::Diagnostic;
 
 use super::{
     context::{Answer, Context, Stop},
-    schema::pipeline_schema,
+    schema::{pipeline_schema, project_schema},
 };
 use crate::{project, render::error};
 
@@ -34,7 +34,7 @@ const FILES: &[(&str, &str)] = &[
 
 /// Make a project with an example pipeline
 ///
-/// Writes weir.toml, a pipeline with a few rows of data, a contract, the schema that editors use, and .gitignore.
+/// Writes weir.toml, a pipeline with a few rows of data, a contract, the schemas that editors use, and .gitignore.
 /// Overwrites nothing.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -68,6 +68,7 @@ impl Init {
 fn files() -> Vec<(String, String)> {
     let mut files: Vec<(String, String)> = FILES.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
     files.push(("schemas/pipeline.schema.json".to_owned(), format!("{:#}\n", pipeline_schema())));
+    files.push(("schemas/project.schema.json".to_owned(), format!("{:#}\n", project_schema())));
     files
 }
 

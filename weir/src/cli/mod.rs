@@ -11,6 +11,7 @@ pub mod failing;
 pub mod fmt;
 pub mod graph;
 pub mod init;
+pub mod keys;
 pub mod new;
 pub mod pages;
 pub mod plan;

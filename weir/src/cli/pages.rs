@@ -49,8 +49,13 @@ pub struct Setting {
 
 /// Reads the settings out of a JSON Schema as schemars makes it.
 pub fn settings(schema: &Value) -> Vec<Setting> {
+    settings_of(schema, schema)
+}
+
+/// Reads the settings out of a table that is a part of a JSON Schema.
+pub fn settings_of(root: &Value, table: &Value) -> Vec<Setting> {
     let mut found = Vec::new();
-    collect(schema, schema, "", 0, &mut found);
+    collect(root, table, "", 0, &mut found);
     found
 }
 
@@ -75,7 +80,8 @@ fn collect(root: &Value, table: &Value, prefix: &str, depth: usize, found: &mut 
     }
 }
 
-fn resolve<'a>(root: &'a Value, value: &'a Value) -> &'a Value {
+/// What a reference leads to.
+pub fn resolve<'a>(root: &'a Value, value: &'a Value) -> &'a Value {
     let mut value = value;
     for _ in 0..DEPTH_MAX {
         let Some(reference) = value.get("$ref").and_then(Value::as_str) else { return value };
@@ -232,22 +238,27 @@ pub fn markdown(page: &Page) -> String {
         if role.settings.is_empty() {
             out.push_str("It has no settings.\n");
         } else {
-            let mut table = Table::new(Look::Markdown, &["setting", "type", "default", "meaning"]);
-            for setting in &role.settings {
-                let default = match (&setting.default, setting.required) {
-                    (Some(default), _) => format!("`{default}`"),
-                    (None, true) => "required".to_owned(),
-                    (None, false) => String::new(),
-                };
-                // A cell is one line; paragraphs are set apart by breaks.
-                let meaning = setting.description.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("<br>");
-                table.row([format!("`{}`", setting.name), setting.r#type.clone(), default, meaning]);
-            }
-            out.push_str(&table.render(Style::PLAIN));
+            out.push_str(&markdown_table("setting", &role.settings));
         }
         out.push_str(&format!("\n```toml\n{}\n```\n", role.example.trim()));
     }
     out
+}
+
+/// Settings as a table of the reference; `what` they are called.
+pub fn markdown_table(what: &str, settings: &[Setting]) -> String {
+    let mut table = Table::new(Look::Markdown, &[what, "type", "default", "meaning"]);
+    for setting in settings {
+        let default = match (&setting.default, setting.required) {
+            (Some(default), _) => format!("`{default}`"),
+            (None, true) => "required".to_owned(),
+            (None, false) => String::new(),
+        };
+        // A cell is one line; paragraphs are set apart by breaks.
+        let meaning = setting.description.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("<br>");
+        table.row([format!("`{}`", setting.name), setting.r#type.clone(), default, meaning]);
+    }
+    table.render(Style::PLAIN)
 }
 
 #[cfg(test)]
