@@ -118,6 +118,10 @@ impl CursorReader {
     /// Fails with Blame::User for a cursor that is no column or has no order to rely on, for a `lag` or `start` that is not of its type, and
     /// when what is remembered is of another cursor.
     pub fn new(incremental: &Incremental, schema: &Schema, seen: &BTreeMap<String, String>) -> Result<Self> {
+        Self::prepare(incremental, schema, seen).map_err(|error| error.setting("incremental"))
+    }
+
+    fn prepare(incremental: &Incremental, schema: &Schema, seen: &BTreeMap<String, String>) -> Result<Self> {
         let Incremental::Cursor { column, lag, start } = incremental else {
             return Err(
                 Error::user("incremental-unsupported", "this source has no files").help("write incremental = { cursor = \"column\" }")

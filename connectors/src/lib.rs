@@ -9,6 +9,7 @@ pub mod error;
 pub mod file;
 pub mod incremental;
 pub mod kept;
+pub mod known;
 pub mod lake;
 pub mod postgres;
 pub mod pushdown;
@@ -54,6 +55,24 @@ pub trait Config: DeserializeOwned + schemars::JsonSchema {
 pub trait Source: Debug + Send + Sync {
     /// Connects and learns the schema. I/O to learn it happens here, once, so that planning does none.
     async fn open(&self, cx: &SourceContext) -> Result<Opened>;
+    /// The system outside this machine that opening asks; none where all there is to learn is here.
+    fn outside(&self) -> Option<Asked> {
+        None
+    }
+    /// Opens it by the columns that [`DataColumns::own`] told another time, and asks nobody. Its rows cannot be read.
+    fn recall(&self, own: &SchemaRef, cx: &SourceContext) -> Result<Opened> {
+        let _ = (own, cx);
+        Err(Error::weir("known", "a source that asks nobody is opened, not recalled"))
+    }
+}
+
+/// What a source asks of a system outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// In words: `"public.planes" of "crm"`.
+    pub what: String,
+    /// The setting that names it.
+    pub setting: &'static str,
 }
 
 /// A source that has learnt its schema and is ready to be read once.
@@ -80,6 +99,8 @@ pub struct DataColumns {
     pub untyped: Vec<String>,
     /// The file that a column was first met in, by column; sources of files only.
     pub first_in: HashMap<String, String>,
+    /// The data's own columns, before any that a step is told to have; of sources that ask a system outside.
+    pub own: Option<SchemaRef>,
 }
 
 /// Who says which columns a source's data have.
@@ -111,6 +132,18 @@ pub trait Sink: Debug + Send + Sync {
     }
     /// Compares `rows` with the destination and says what would change there. Changes nothing.
     async fn plan(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Change>;
+    /// What stands at a destination outside this machine, for [`Sink::recall`] to compare rows with another time; none where nothing stands
+    /// there yet, or the destination is here.
+    async fn standing(&self, cx: &SinkContext) -> Result<Option<serde_json::Value>> {
+        let _ = cx;
+        Ok(None)
+    }
+    /// As [`Sink::plan`], and asks no system outside: a destination there is taken to be what [`Sink::standing`] told. None where nothing is
+    /// known of it, or nothing stands there.
+    async fn recall(&self, rows: &SchemaRef, cx: &SinkContext, standing: Option<&serde_json::Value>) -> Result<Option<Change>> {
+        let _ = (rows, cx, standing);
+        Ok(None)
+    }
     /// Starts one run's load. Nothing is visible to readers before [`Load::publish`].
     async fn open(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Arc<dyn Load>>;
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use arrow::datatypes::SchemaRef;
 use serde::Serialize;
-use weir_connectors::{Change, Purpose};
+use weir_connectors::{Blame, Change, Purpose};
 use weir_pipelines::{Diagnostic, Diagnostics, Partial, Severity, Source};
 use weir_schemas::prove::Held;
 
@@ -13,6 +13,7 @@ use crate::{
     drift::{self, Drift},
     error::{Failure, Result},
     history::History,
+    known::Known,
     plan::{self, Dataflow, Draft, Frugality, Inputs, Outside, PlannedSink, PlannedStep},
     proof::StepContract,
     step::Input,
@@ -166,13 +167,15 @@ pub struct Checker {
     pub unusable: Vec<String>,
     /// Codes of errors that only follow from others, which are told elsewhere.
     pub follow_on: Vec<&'static str>,
+    /// No system outside is asked: what is known of it from before stands in its place.
+    pub offline: bool,
 }
 
 impl Checker {
     /// Opens what checks share. Writes nothing.
     pub async fn new(workspace: Workspace) -> Result<Self> {
         let history = workspace.existing_history().await?;
-        Ok(Self { workspace, history, unusable: Vec::new(), follow_on: Vec::new() })
+        Ok(Self { workspace, history, unusable: Vec::new(), follow_on: Vec::new(), offline: false })
     }
 
     /// Checks a pipeline, as far as it could be read, without running it. Fails where the state of the project cannot be read.
@@ -188,7 +191,8 @@ impl Checker {
             Some(history) => drift::remembered(history, &pipeline).await?,
             None => HashMap::new(),
         };
-        let inputs = Inputs { seen, contracts: self.workspace.contracts.clone(), ..Inputs::default() };
+        let known = Known::of(&self.workspace, &pipeline.name.value, self.offline);
+        let inputs = Inputs { seen, contracts: self.workspace.contracts.clone(), known: Some(known.clone()), ..Inputs::default() };
         let Draft { flow, wrong, mut outside } = plan::draft(&pipeline, &context, Purpose::Plan, Frugality::Fast, &inputs).await;
         let mut all = found;
         // Of sinks that could not be read, some may take part.
@@ -197,12 +201,17 @@ impl Checker {
         all.extend(flow.steps.iter().flat_map(|planned| planned.doubts.clone()));
         let mut sinks = Vec::new();
         for sink in &flow.sinks {
-            sinks.push(checked_sink(sink, &flow, depth, &mut all).await);
+            sinks.push(checked_sink(sink, &flow, depth, &known, &mut all).await);
         }
         if depth == Depth::Files {
-            let (wrong, of_tests) = test::check::check(&pipeline, &flow.steps, &context, &self.workspace.contracts, &all, is_whole).await;
+            let (wrong, of_tests) = test::check::check(&pipeline, &flow.steps, &context, &inputs, &all, is_whole).await;
             all.extend(wrong);
             outside.extend(of_tests);
+        }
+        if depth == Depth::Destinations
+            && let Err(error) = known.keep_sources(&pipeline, &flow.steps)
+        {
+            all.push(Diagnostic::warning("state", known.unkept(&error)));
         }
         let mut failures = Vec::new();
         for Outside { failure, place } in outside {
@@ -240,19 +249,38 @@ fn checked_step(planned: &PlannedStep) -> CheckedStep {
 }
 
 /// Holds a sink against the rows that it would take. What is wrong, and what is worth a word, goes to `all`.
-async fn checked_sink(sink: &PlannedSink, flow: &Dataflow, depth: Depth, all: &mut Diagnostics) -> CheckedSink {
+async fn checked_sink(sink: &PlannedSink, flow: &Dataflow, depth: Depth, known: &Known, all: &mut Diagnostics) -> CheckedSink {
     let found = sink.sink.check(&sink.from.schema, &sink.context).err().unwrap_or_default();
     let is_doubtful = !found.is_empty();
     all.extend(found.iter().map(|error| sink.pointed(error)));
+    let from = flow.steps.iter().find(|planned| planned.step.name == sink.from.name);
+    let nulls = |found: &Change| from.map(|from| agree::nulls_of_table(sink, found, from)).unwrap_or_default();
     let mut change = None;
-    if depth == Depth::Destinations && !is_doubtful {
-        match sink.sink.plan(&sink.from.schema, &sink.context).await {
-            Ok(found) => {
-                let from = flow.steps.iter().find(|planned| planned.step.name == sink.from.name);
-                all.extend(from.into_iter().flat_map(|from| agree::nulls_of_table(sink, &found, from)));
-                change = Some(found);
+    match depth {
+        _ if is_doubtful => {}
+        Depth::Destinations => {
+            let planned = sink.sink.plan(&sink.from.schema, &sink.context).await;
+            // One that could not be asked is not asked a second time.
+            if planned.as_ref().err().is_none_or(|error| error.blame == Blame::User)
+                && let Err(error) = known.keep_destination(sink).await
+            {
+                all.push(Diagnostic::warning("state", known.unkept(&error)));
             }
-            Err(error) => all.push(sink.pointed(&error)),
+            match planned {
+                Ok(found) => {
+                    all.extend(nulls(&found));
+                    change = Some(found);
+                }
+                Err(error) => all.push(sink.pointed(&error)),
+            }
+        }
+        Depth::Files => {
+            let standing = known.standing(sink);
+            let by_memory = |found: Diagnostic| if standing.is_some() { known.doubtful(found) } else { found };
+            match sink.sink.recall(&sink.from.schema, &sink.context, standing.as_ref()).await {
+                Ok(found) => all.extend(found.iter().flat_map(nulls).map(by_memory)),
+                Err(error) => all.push(by_memory(sink.pointed(&error))),
+            }
         }
     }
     CheckedSink {

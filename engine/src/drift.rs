@@ -200,6 +200,7 @@ pub async fn settle(
         if !strict.is_empty() {
             context.rejects = Arc::new(Renamed { desk: context.rejects.clone(), columns: strict });
         }
+        let own = opened.columns.own.take();
         opened = open(context).await.map_err(|error| match error.code {
             // No value of the one type can be of the other.
             "wrong-type" | "csv-type" => Failure::from(
@@ -209,6 +210,8 @@ pub async fn settle(
             ),
             _ => failed(error),
         })?;
+        // One that was told its columns had no need to look for them.
+        opened.columns.own = opened.columns.own.or(own);
     }
     let mut table = opened.table.clone();
     if !hidden.is_empty() {

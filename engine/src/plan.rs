@@ -2,7 +2,7 @@
 //! wrong is collected; a step that reads a broken one is passed over in silence.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -14,11 +14,11 @@ use datafusion::{
     prelude::SessionContext,
 };
 use weir_connectors::{
-    Advance, Blame, Coordinates, Error, Purpose, RunContext, SINKS, SOURCES, Sink as SinkTrait, SinkContext, SourceContext,
+    Advance, Asked, Blame, Coordinates, Error, Purpose, RunContext, SINKS, SOURCES, Sink as SinkTrait, SinkContext, SourceContext,
     context::ReadCount,
 };
 use weir_pipelines::{Diagnostic, Diagnostics, Mode, Pipeline, Rules, Settings, Sink, Source, Span, Spanned, Transform};
-use weir_schemas::prove::Known;
+use weir_schemas::prove;
 
 use crate::{
     agree,
@@ -29,11 +29,13 @@ use crate::{
     error::{Failure, Result},
     expect::Checks,
     given::{Given, Place},
-    now,
-    proof::{StepContract, Written, inherited},
+    known::Known,
+    now, nulls,
+    proof::{self, StepContract, inherited},
     quarantine::Desk,
     step::{Input, Reader, Role, RowCheck, Step, StepTable},
     transforms::{self, Account},
+    written::Written,
 };
 
 pub use crate::session::{Frugality, fork, session};
@@ -71,12 +73,25 @@ pub struct PlannedStep {
     pub drift: Vec<Drift>,
     /// The columns that its source will be known by; sources only.
     pub shape: Option<Shape>,
+    /// What a system outside told of its source when it was opened.
+    pub own: Option<Own>,
     /// Its contract, proved as far as can be.
     pub contract: Option<Arc<StepContract>>,
     /// What is known of its rows beyond their types.
-    pub known: Known,
+    pub known: prove::Known,
+    /// Columns that hold no null for what the step does, though their types allow it.
+    pub filled: BTreeSet<String>,
     /// What is worth a word of its SQL though it is no error.
     pub doubts: Diagnostics,
+}
+
+/// What a system outside told of a source.
+#[derive(Debug)]
+pub struct Own {
+    /// What was asked.
+    pub asked: Asked,
+    /// The columns that it has.
+    pub columns: SchemaRef,
 }
 
 /// A sink and the step it reads.
@@ -98,6 +113,8 @@ pub struct PlannedSink {
     pub settings: Settings,
     /// The contract of the step it reads.
     pub contract: Option<Arc<StepContract>>,
+    /// Where the columns of that step are written.
+    pub written: Written,
 }
 
 /// What a dataflow takes besides what the pipeline says.
@@ -111,6 +128,8 @@ pub struct Inputs {
     pub replaced: Replaced,
     /// Contracts that have been compiled.
     pub contracts: Arc<Contracts>,
+    /// What systems outside had, for a check of what is there when they cannot or may not be asked.
+    pub known: Option<Known>,
 }
 
 /// Rows that take the place of those a source would read or a transform would make, by step. They are checked like the step's own. Where
@@ -168,7 +187,7 @@ pub async fn draft(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose,
         let name = &source.name.value;
         let planned = match inputs.replaced.get(name) {
             Some(rows) => planner.replaced(name, Role::Source, &source.settings.kind.value, &source.rules, rows).map_err(Failure::from),
-            None => planner.source(source, &mut wrong).await,
+            None => planner.source(source, &mut wrong, &mut outside).await,
         };
         match planned {
             Ok(step) => steps.push(step),
@@ -205,7 +224,8 @@ pub async fn draft(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose,
     }
     wrong.extend(clashes(pipeline, &sinks));
     wrong.extend(emptied(pipeline));
-    let (checks, found, failed) = crate::expect::plan(pipeline, &steps, &session, run).await;
+    let offline = inputs.known.as_ref().is_some_and(|known| known.offline);
+    let (checks, found, failed) = crate::expect::plan(pipeline, &steps, &session, run, offline).await;
     wrong.extend(found);
     outside.extend(failed);
     wrong.sort_by_cached_key(Diagnostic::place);
@@ -228,7 +248,7 @@ pub async fn plan_step(pipeline: &Pipeline, run: &Arc<RunContext>, name: &str) -
     let mut wrong = Diagnostics::new();
     let mut steps: Vec<PlannedStep> = Vec::new();
     for source in pipeline.sources.iter().filter(|source| needed.contains(&source.name.value.as_str())) {
-        match planner.source(source, &mut wrong).await {
+        match planner.source(source, &mut wrong, &mut Vec::new()).await {
             Ok(step) => steps.push(step),
             Err(Failure::Diagnostics(found)) => wrong.extend(found),
             Err(failure) => return Err(failure),
@@ -330,14 +350,17 @@ impl Planner<'_> {
             advance: None,
             drift: Vec::new(),
             shape: None,
+            own: None,
             contract: None,
-            known: Known::default(),
+            known: prove::Known::default(),
+            filled: BTreeSet::new(),
             doubts: Vec::new(),
         })
     }
 
-    /// Plans a source. What is wrong with it and leaves its columns as they are goes to `wrong`.
-    async fn source(&self, source: &Source, wrong: &mut Diagnostics) -> Result<PlannedStep> {
+    /// Plans a source. What is wrong with it and leaves its columns as they are goes to `wrong`; so does to `outside` the failure of a system
+    /// that is known from before, by which it is planned then.
+    async fn source(&self, source: &Source, wrong: &mut Diagnostics, outside: &mut Vec<Outside>) -> Result<PlannedStep> {
         let contract = self.contract(&source.rules);
         let kind = SOURCES.iter().find(|kind| kind.kind == source.settings.kind.value).expect("the parser knows the kinds of sources");
         let read = (kind.read)(&source.settings);
@@ -367,12 +390,36 @@ impl Planner<'_> {
             purpose: if given.is_some_and(|given| given.place == Place::Instead) { Purpose::Plan } else { self.purpose },
         };
         let failed = |error: Error| match error.blame {
-            Blame::User => Failure::from(pointed(&error, &source.settings, &source.name.value)),
+            Blame::User => Failure::from(pointed_at_source(&error, source)),
             _ => Failure::from_connector(&error).in_step(&source.name.value),
         };
-        let open = async |context: &SourceContext| settings.open(context).await;
-        let settled =
-            drift::settle(source, contract.as_ref().map(|written| &written.contract), before.as_ref(), &mut context, open, failed).await?;
+        let declared = contract.as_ref().map(|written| &written.contract);
+        let asked = settings.outside();
+        let known = asked.as_ref().and(self.inputs.known.as_ref());
+        let mut recalled = match (&asked, known) {
+            (Some(asked), Some(known)) if known.offline => Some(known.recalled(source, asked)?),
+            _ => None,
+        };
+        let told = context.clone();
+        let open = async |context: &SourceContext| match &recalled {
+            Some(own) => settings.recall(own, context),
+            None => settings.open(context).await,
+        };
+        let settled = match drift::settle(source, declared, before.as_ref(), &mut context, open, failed).await {
+            Err(failure @ Failure::Error(_)) if recalled.is_none() => {
+                recalled = Some(known.and_then(|known| known.source(source)).ok_or_else(|| failure.clone())?);
+                outside.push(Outside { failure, place: source.settings.kind.span.clone() });
+                context = told;
+                let open = async |context: &SourceContext| match &recalled {
+                    Some(own) => settings.recall(own, context),
+                    None => settings.open(context).await,
+                };
+                drift::settle(source, declared, before.as_ref(), &mut context, open, failed).await?
+            }
+            settled => settled?,
+        };
+        let own = asked.zip(settled.opened.columns.own.filter(|_| recalled.is_none()));
+        let own = own.map(|(asked, columns)| Own { asked, columns });
         let provider = match given {
             None => settled.table,
             Some(given) => match given.place {
@@ -382,7 +429,7 @@ impl Planner<'_> {
         };
         let mut checks: Vec<Arc<dyn RowCheck>> = settled.check.into_iter().collect();
         let rows = checks.last().map_or_else(|| provider.schema(), |check| check.schema());
-        let (contract, known) = self.prove(contract, &source.name.value, &rows, coordinates, Known::default(), wrong);
+        let (contract, known) = self.prove(contract, &source.name.value, &rows, coordinates, prove::Known::default(), wrong);
         if let Some(held) = &contract {
             checks.push(Arc::new(ContractCheck::new(Some(held.contract.clone()), &rows, coordinates)));
         }
@@ -406,8 +453,10 @@ impl Planner<'_> {
             advance: settled.opened.advance,
             drift: settled.drift,
             shape: Some(shape),
+            own,
             contract,
             known,
+            filled: BTreeSet::new(),
             doubts: Vec::new(),
         })
     }
@@ -476,7 +525,8 @@ impl Planner<'_> {
             None => Arc::new(planned.plan.schema().as_arrow().clone()),
         };
         // Given rows did not come by way of the steps before.
-        let known = if given.is_some() { Known::default() } else { inherited(&planned.plan, steps) };
+        let known = if given.is_some() { prove::Known::default() } else { inherited(&planned.plan, steps) };
+        let filled = if given.is_some() { BTreeSet::new() } else { nulls::filled(&planned.plan, steps) };
         let (contract, known) = self.prove(contract, &transform.name.value, &rows, false, known, wrong);
         if let Some(held) = &contract {
             checks.push(Arc::new(ContractCheck::new(Some(held.contract.clone()), &rows, false)));
@@ -500,8 +550,10 @@ impl Planner<'_> {
             advance: None,
             drift: Vec::new(),
             shape: None,
+            own: None,
             contract,
             known,
+            filled,
             doubts: planned.doubts,
         }))
     }
@@ -519,7 +571,9 @@ impl Planner<'_> {
         let is_column = |column: &&Spanned<String>| columns.contains(&column.value);
         let missing: Vec<&Spanned<String>> = sink.key.iter().chain(&sink.allow_lossy).filter(|column| !is_column(column)).collect();
         wrong.extend(missing.into_iter().map(|column| transforms::unknown_column(column, &sink.from.value, &columns, &self.pipeline.file)));
+        let written = Written::of(self.pipeline, &sink.from.value);
         wrong.extend(agree::nulls(sink, &read.never_null(&from.step.schema), from, &self.pipeline.file));
+        wrong.extend(agree::nullable_key(sink, from, &written, self.pipeline));
         from.step.announce_reader();
         let values = |names: &[Spanned<String>]| names.iter().filter(is_column).map(|name| name.value.clone()).collect();
         Some(PlannedSink {
@@ -541,6 +595,7 @@ impl Planner<'_> {
             },
             settings: sink.settings.clone(),
             contract: from.contract.clone(),
+            written,
         })
     }
 
@@ -552,13 +607,13 @@ impl Planner<'_> {
     /// Proves a step's contract, where it has one. What is known of its rows comes back, and more of it where there is a contract.
     fn prove(
         &self,
-        contract: Option<Written>,
+        contract: Option<proof::Written>,
         step: &str,
         columns: &SchemaRef,
         coordinates: bool,
-        known: Known,
+        known: prove::Known,
         wrong: &mut Diagnostics,
-    ) -> (Option<Arc<StepContract>>, Known) {
+    ) -> (Option<Arc<StepContract>>, prove::Known) {
         let Some(written) = contract else { return (None, known) };
         match written.prove(step, &properties(columns, coordinates), &known, &self.pipeline.file) {
             Ok((contract, known)) => (Some(Arc::new(contract)), known),
@@ -569,7 +624,7 @@ impl Planner<'_> {
         }
     }
 
-    fn contract(&self, rules: &Rules) -> Result<Option<Written>, Diagnostics> {
+    fn contract(&self, rules: &Rules) -> Result<Option<proof::Written>, Diagnostics> {
         rules.contract.as_ref().map(|path| self.inputs.contracts.read(self.pipeline, path)).transpose()
     }
 }
@@ -587,6 +642,18 @@ fn scans_of(plan: &LogicalPlan, table: &str) -> usize {
     })
     .expect("the walk itself does not fail");
     scans
+}
+
+/// A source's error as a diagnostic that points at the setting it names, or at how the source is read anew.
+fn pointed_at_source(error: &Error, source: &Source) -> Diagnostic {
+    let mut found = pointed(error, &source.settings, &source.name.value);
+    if error.setting.as_deref() == Some("incremental")
+        && let Some(incremental) = &source.incremental
+        && let Some(label) = found.labels.first_mut()
+    {
+        label.span = incremental.span.clone();
+    }
+    found
 }
 
 /// A connector's error as a diagnostic that points at the setting it names.

@@ -25,6 +25,7 @@ use crate::{
     expect::{self, Evaluated, Kept},
     given::{Given, Place},
     history::{Cursors, History, LoadRecord, RunStatus},
+    known::Known,
     mend,
     plan::{self, Dataflow, Frugality, Inputs, PlannedStep},
     publish::{self, Destination, Undecided},
@@ -304,7 +305,22 @@ impl<'a> Attempt<'a> {
             .await
             .map_err(|failure| Ended { decided: true, ..failure.into() })?;
         self.clock(&mut summary);
+        if self.mending.is_none()
+            && let Some(note) = self.keep_known(&flow).await
+        {
+            self.note(note.clone());
+            summary.notes.push(note);
+        }
         Ok(summary)
+    }
+
+    /// Keeps what systems outside have, for checks. What cannot be kept is no failure of the run: it is noted.
+    async fn keep_known(&self, flow: &Dataflow) -> Option<String> {
+        let known = Known::of(self.workspace, &self.pipeline.name.value, false);
+        let mut kept = known.keep_sources(self.pipeline, &flow.steps);
+        let destinations = futures::future::join_all(flow.sinks.iter().map(|sink| known.keep_destination(sink))).await;
+        kept = destinations.into_iter().fold(kept, std::io::Result::and);
+        kept.err().map(|error| known.unkept(&error))
     }
 
     /// Executes the dataflow once and leaves every destination sealed.

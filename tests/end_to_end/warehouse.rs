@@ -5,6 +5,7 @@ mod bad_values;
 mod columns;
 mod connections;
 mod drift;
+mod known;
 mod modes;
 mod names;
 mod proxy;

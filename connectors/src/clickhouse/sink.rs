@@ -52,7 +52,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use weir_pipelines::{Diagnostic, Diagnostics, Mode, Settings};
 
 use super::{
@@ -273,21 +273,57 @@ impl Sink for Configured {
 
     async fn plan(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Change> {
         let (db, place, _, existing, fit) = self.look(rows, cx).await?;
-        let target = place.sql();
-        let key = cx.key.join(", ");
-        let attaches = load::attaches(existing.as_ref(), &fit, cx.mode);
         let mut steps = Vec::new();
         if !publish::has_ledger(&db, &place.database).await? {
             steps.push(publish::ledger_ddl(&place.database));
         }
-        match (&fit.new, &existing) {
+        steps.extend(self.steps(&place, existing.as_ref(), &fit, cx));
+        Ok(self.change(existing.as_ref(), &fit, steps, cx))
+    }
+
+    async fn standing(&self, cx: &SinkContext) -> Result<Option<serde_json::Value>> {
+        let place = self.0.place(&cx.run)?;
+        let db = Db::open(&cx.run, &self.0.connection, &place).await?;
+        let (server, table) = table::look(&db, &place).await?;
+        Ok(table.map(|table| serde_json::to_value(Standing { server, table }).expect("names and numbers are JSON")))
+    }
+
+    async fn recall(&self, rows: &SchemaRef, cx: &SinkContext, standing: Option<&serde_json::Value>) -> Result<Option<Change>> {
+        // What another version wrote is as good as nothing.
+        let Some(Standing { server, table }) = standing.and_then(|standing| Standing::deserialize(standing).ok()) else { return Ok(None) };
+        let fit = table::fit(&table::columns(rows, &cx.allow_lossy)?, Some(&table), &self.rules(cx), &server)?;
+        let steps = self.steps(&self.0.place(&cx.run)?, Some(&table), &fit, cx);
+        Ok(Some(self.change(Some(&table), &fit, steps, cx)))
+    }
+
+    async fn open(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Arc<dyn Load>> {
+        Ok(Arc::new(self.start(rows, cx).await?))
+    }
+}
+
+/// What is kept of a table.
+#[derive(Debug, Serialize, Deserialize)]
+struct Standing {
+    server: Facts,
+    table: Existing,
+}
+
+impl Configured {
+    /// What is done to the table, in order: statements as they are sent, and how rows get there. What is said of a table that is put in its
+    /// place is said of it by the name that it will have.
+    fn steps(&self, place: &Place, existing: Option<&Existing>, fit: &Fit, cx: &SinkContext) -> Vec<String> {
+        let target = place.sql();
+        let key = cx.key.join(", ");
+        let attaches = load::attaches(existing, fit, cx.mode);
+        let mut steps = Vec::new();
+        match (&fit.new, existing) {
             (Some(new), _) => {
                 steps.push(format!("create table {target} ({}) engine = {}{}", table::column_list(&fit.table, 0), new.engine, new.tail))
             }
             (None, Some(existing)) if attaches => {
                 steps.extend(load::alterations(existing, &fit.added).into_iter().map(|change| format!("alter table {target} {change}")));
             }
-            (None, _) => steps.extend(load::additions(&fit.added).map(|change| format!("alter the next table {change}"))),
+            (None, _) => steps.extend(load::additions(&fit.added).map(|change| format!("alter table {target} {change}"))),
         }
         steps.push(match cx.mode {
             Mode::Append if attaches => format!("alter table {target} attach partition all from the staged rows"),
@@ -301,7 +337,11 @@ impl Sink for Configured {
             }
             _ => "exchange it for the table of the staged rows".into(),
         });
-        Ok(Change {
+        steps
+    }
+
+    fn change(&self, existing: Option<&Existing>, fit: &Fit, steps: Vec<String>, cx: &SinkContext) -> Change {
+        Change {
             destination: self.destination(cx),
             creates: existing.is_none(),
             adds: fit.added.iter().map(|column| column.name.clone()).collect(),
@@ -315,11 +355,7 @@ impl Sink for Configured {
                 _ => Vec::new(),
             },
             steps,
-        })
-    }
-
-    async fn open(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Arc<dyn Load>> {
-        Ok(Arc::new(self.start(rows, cx).await?))
+        }
     }
 }
 

@@ -16,17 +16,18 @@ use datafusion::{
 use serde::Deserialize;
 
 use super::{
-    ClickhouseSource,
+    ClickhouseConnection, ClickhouseSource,
     connect::Server,
     name,
     read::ClickhouseScan,
     types::{self, Reading},
 };
 use crate::{
-    DataColumns, Opened, Source,
+    Asked, DataColumns, Opened, Source,
     context::{Advance, Coordinates, ReadCount, SourceContext},
     error::{Error, Result},
     incremental::CursorReader,
+    known::Unread,
     pushdown::{Comparison, Filter},
     quote::clickhouse as quote,
     retry::retry,
@@ -189,14 +190,11 @@ impl Source for ClickhouseSource {
     async fn open(&self, cx: &SourceContext) -> Result<Opened> {
         let server = Server::of(&self.connection, &cx.run).await?;
         let learnt = learn(self, &server, cx).await?;
-        let (schema, origins) = columns(&learnt.columns, cx, &self.connection)?;
-        let absent = schema.fields().iter().zip(&origins).filter(|(_, origin)| matches!(origin, Origin::Absent));
-        let columns = DataColumns { absent: absent.map(|(field, _)| field.name().clone()).collect(), ..DataColumns::default() };
+        let own: SchemaRef = Arc::new(Schema::new(learnt.columns.iter().map(|column| column.field.clone()).collect::<Vec<_>>()));
+        let (schema, origins) = columns(own.fields(), cx, &self.connection)?;
+        let columns = DataColumns { absent: absent(&schema, &origins), own: Some(own.clone()), ..DataColumns::default() };
         let cursor = match &cx.incremental {
-            Some(incremental) => {
-                let own = Schema::new(learnt.columns.iter().map(|column| column.field.clone()).collect::<Vec<_>>());
-                Some(Arc::new(CursorReader::new(incremental, &own, &cx.seen)?))
-            }
+            Some(incremental) => Some(Arc::new(CursorReader::new(incremental, &own, &cx.seen)?)),
             None => None,
         };
         let read = Arc::new(ReadCount::default());
@@ -215,6 +213,32 @@ impl Source for ClickhouseSource {
         let advance = cursor.map(|cursor| cursor as Arc<dyn Advance>);
         Ok(Opened { table: Arc::new(ClickhouseTable(Arc::new(input))), advance, read, columns })
     }
+
+    fn outside(&self) -> Option<Asked> {
+        let connection = &self.connection;
+        Some(match &self.table {
+            Some(table) => Asked { what: format!("\"{table}\" of \"{connection}\""), setting: "table" },
+            None => Asked { what: format!("the query of \"{connection}\""), setting: "query" },
+        })
+    }
+
+    fn recall(&self, own: &SchemaRef, cx: &SourceContext) -> Result<Opened> {
+        // That there is such a connection can be known without it.
+        cx.run.connections.get::<ClickhouseConnection>(&self.connection)?;
+        let (schema, origins) = columns(own.fields(), cx, &self.connection)?;
+        let columns = DataColumns { absent: absent(&schema, &origins), own: Some(own.clone()), ..DataColumns::default() };
+        let advance = match &cx.incremental {
+            Some(incremental) => Some(Arc::new(CursorReader::new(incremental, own, &cx.seen)?) as Arc<dyn Advance>),
+            None => None,
+        };
+        Ok(Opened { table: Arc::new(Unread(schema)), advance, read: Arc::default(), columns })
+    }
+}
+
+/// The columns that the server does not have.
+fn absent(schema: &SchemaRef, origins: &[Origin]) -> Vec<String> {
+    let absent = schema.fields().iter().zip(origins).filter(|(_, origin)| **origin == Origin::Absent);
+    absent.map(|(field, _)| field.name().clone()).collect()
 }
 
 /// What was learnt of a table or a query.
@@ -304,21 +328,17 @@ fn holds_binary(data_type: &DataType) -> bool {
 }
 
 /// The source's columns: declared ones first, then the others, then the coordinates.
-fn columns(own: &[Column], cx: &SourceContext, connection: &str) -> Result<(SchemaRef, Vec<Origin>)> {
+fn columns(own: &[FieldRef], cx: &SourceContext, connection: &str) -> Result<(SchemaRef, Vec<Origin>)> {
     let mut fields: Vec<FieldRef> = Vec::new();
     let mut origins = Vec::new();
     let declared = cx.told().into_iter().flat_map(|told| told.fields());
     for field in declared {
-        let index = own.iter().position(|column| column.field.name() == field.name());
+        let index = own.iter().position(|column| column.name() == field.name());
         if let Some(column) = index.map(|index| &own[index])
-            && !crate::conform::possible(column.field.data_type(), field.data_type())
+            && !crate::conform::possible(column.data_type(), field.data_type())
         {
-            let message = format!(
-                "\"{}\" is {} in \"{connection}\", which cannot become {}",
-                field.name(),
-                column.field.data_type(),
-                field.data_type()
-            );
+            let message =
+                format!("\"{}\" is {} in \"{connection}\", which cannot become {}", field.name(), column.data_type(), field.data_type());
             return Err(Error::user("wrong-type", message).help("declare another type for it in the contract"));
         }
         fields.push(Arc::new(field.as_ref().clone().with_nullable(true)));
@@ -326,7 +346,7 @@ fn columns(own: &[Column], cx: &SourceContext, connection: &str) -> Result<(Sche
     }
     for (index, column) in own.iter().enumerate() {
         if !origins.contains(&Origin::Server(index)) {
-            fields.push(column.field.clone());
+            fields.push(column.clone());
             origins.push(Origin::Server(index));
         }
     }

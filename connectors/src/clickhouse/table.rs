@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema};
+use serde::{Deserialize, Serialize};
 use weir_pipelines::{Mode, OnSchemaChange};
 
 use super::{
@@ -37,7 +38,7 @@ pub struct Column {
 }
 
 /// A column of a table that exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct There {
     /// Its name.
     pub name: String,
@@ -62,7 +63,7 @@ impl There {
 }
 
 /// A table as it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Existing {
     /// Its identity, which renaming and exchanging leave.
     pub uuid: String,
@@ -155,7 +156,7 @@ pub fn plain_columns(list: &str) -> Option<Vec<String>> {
 }
 
 /// What is to be known of a server before rows go there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// Dates reach from year 1 to 9999; else from 1900 to 2299.
     pub wide: bool,
@@ -507,6 +508,7 @@ fn join(rows: &[RowColumn], own: &Existing, rules: &Rules, facts: &Facts) -> Res
         }
         return Err(Error::user("columns-differ", what.join("; "))
             .setting("on_schema_change")
+            .about(new.iter().map(|(column, _)| &column.name))
             .help("select the table's columns in a transform, or set on_schema_change = \"add_columns\" (or \"ignore\")"));
     }
     if rules.mode == Mode::Merge && !missing.is_empty() {

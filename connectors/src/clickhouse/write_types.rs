@@ -5,10 +5,13 @@ use std::fmt;
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{TypeRow, quote};
 
-/// A column type, as far as Weir writes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A column type, as far as Weir writes it. Kept as the server writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub enum Type {
     /// `Bool`.
     Bool,
@@ -84,6 +87,18 @@ impl fmt::Display for Type {
             Type::Map(key, value) => write!(f, "Map({key}, {value})"),
             Type::Enum(text) | Type::Other(text) => f.write_str(text),
         }
+    }
+}
+
+impl From<String> for Type {
+    fn from(text: String) -> Self {
+        Type::parse(&text)
+    }
+}
+
+impl From<Type> for String {
+    fn from(kind: Type) -> Self {
+        kind.to_string()
     }
 }
 

@@ -26,6 +26,7 @@ pub mod write;
 
 use std::{fmt, sync::Arc};
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
@@ -36,7 +37,7 @@ pub use self::{
     sink::FileSink,
 };
 use crate::{
-    Config, Opened, SinkKind, Source, SourceKind,
+    Asked, Config, Opened, SinkKind, Source, SourceKind,
     context::SourceContext,
     error::{Error, Result},
 };
@@ -295,6 +296,14 @@ csv.null = ["NA"]
 impl Source for FileSource {
     async fn open(&self, cx: &SourceContext) -> Result<Opened> {
         source::open(self, cx).await
+    }
+
+    fn outside(&self) -> Option<Asked> {
+        self.asked()
+    }
+
+    fn recall(&self, own: &SchemaRef, cx: &SourceContext) -> Result<Opened> {
+        source::recall(self, own, cx)
     }
 }
 

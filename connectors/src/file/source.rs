@@ -29,9 +29,10 @@ use super::{
     scan::{COORDINATES, Content, FileTable, Files, Origin, Part, header_too_long, name_file},
 };
 use crate::{
-    ColumnsBy, DataColumns, Opened,
+    Asked, ColumnsBy, DataColumns, Opened,
     context::{Advance, Coordinates, Purpose, ReadCount, SourceContext},
     error::{Error, Result},
+    known::Unread,
 };
 
 /// What is read of a text file to learn its header, and to plan.
@@ -56,7 +57,7 @@ impl Advance for FilesRead {
 /// Lists files, learns their columns, and returns them as a table.
 pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
     if let Some(Incremental::Cursor { .. }) = cx.incremental {
-        return Err(Error::user("incremental-unsupported", "a file source has no cursor").help("write incremental = { files = \"new\" }"));
+        return Err(no_cursor());
     }
     let incremental = cx.incremental.is_some();
     let remembered = cx.known.clone().filter(|_| incremental);
@@ -106,13 +107,16 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
         None => learn_binary(format, &learn_from, &opening, cx.purpose).await?,
     };
     let read_now = if new.is_empty() { &[] } else { learn_from.as_slice() };
+    let absent = absent(cx, &learn_from, &learnt.columns);
+    let table = Table::new(settings, cx, &learn_from, learnt.columns, remembered.as_ref())?;
     let columns = DataColumns {
         by: if remembered.is_some() { ColumnsBy::Memory } else { learnt.by },
-        absent: absent(cx, &learn_from, &learnt.columns),
+        absent,
         untyped: learnt.untyped,
         first_in: learnt.first_in,
+        // Whoever tells the shape knows the columns already, and nobody looked for them.
+        own: (settings.asked().is_some() && cx.shape.is_none()).then(|| table.own.clone()),
     };
-    let table = Table::new(settings, cx, &learn_from, learnt.columns, remembered.as_ref())?;
     let mut parts = Vec::with_capacity(read_now.len());
     let mut contents = learnt.contents.into_iter();
     for file in read_now {
@@ -135,6 +139,33 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
         read: read.clone(),
     };
     Ok(Opened { table: Arc::new(FileTable(Arc::new(files))), advance, read, columns })
+}
+
+/// The same of columns that are known, without a look at the files.
+pub fn recall(settings: &FileSource, own: &SchemaRef, cx: &SourceContext) -> Result<Opened> {
+    if let Some(Incremental::Cursor { .. }) = cx.incremental {
+        return Err(no_cursor());
+    }
+    let table = Table::new(settings, cx, &[], IndexMap::new(), Some(own))?;
+    let columns = DataColumns { by: ColumnsBy::Sample, own: Some(own.clone()), ..DataColumns::default() };
+    Ok(Opened { table: Arc::new(Unread(table.schema)), advance: None, read: Arc::default(), columns })
+}
+
+impl FileSource {
+    /// The files that are not on this machine.
+    pub(super) fn asked(&self) -> Option<Asked> {
+        let mut remote = self.path.all().iter().filter(|path| path.contains("://") && !path.starts_with("file://"));
+        let first = remote.next()?;
+        let more = remote.count();
+        let what = if more == 0 { format!("\"{first}\"") } else { format!("\"{first}\" and {more} more") };
+        Some(Asked { what, setting: "path" })
+    }
+}
+
+fn no_cursor() -> Error {
+    Error::user("incremental-unsupported", "a file source has no cursor")
+        .setting("incremental")
+        .help("write incremental = { files = \"new\" }")
 }
 
 /// The columns asked for that neither the files nor their folders have.
@@ -412,6 +443,8 @@ impl Learner {
 /// The columns of the table.
 struct Table {
     schema: SchemaRef,
+    /// The columns of the files and their folders, whatever the step is told to have.
+    own: SchemaRef,
     origins: Vec<Origin>,
     /// Columns that folders give.
     partitions: Vec<FieldRef>,
@@ -445,6 +478,7 @@ impl Table {
         if let Some((name, ..)) = metadata.iter().find(|(name, ..)| undeclared.contains_key(*name)) {
             return Err(Error::user("column-clash", format!("the files have a column \"{name}\" of their own")).setting("metadata"));
         }
+        let own = Arc::new(Schema::new(undeclared.values().cloned().collect::<Vec<_>>()));
         let mut partitions: Vec<FieldRef> = Vec::new();
         let mut columns: Vec<(FieldRef, Origin)> = Vec::new();
         let mut add = |field: Field| {
@@ -473,7 +507,7 @@ impl Table {
             columns.extend(Coordinates::fields().into_iter().zip(COORDINATES).map(|(field, (_, origin))| (field, origin)));
         }
         let (fields, origins): (Vec<FieldRef>, Vec<Origin>) = columns.into_iter().unzip();
-        Ok(Self { schema: Arc::new(Schema::new(fields)), origins, partitions })
+        Ok(Self { schema: Arc::new(Schema::new(fields)), own, origins, partitions })
     }
 
     /// What a file's folders say, as the columns' types.

@@ -56,17 +56,18 @@ mod tests;
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, SchemaRef};
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
 use deltalake::DeltaTable;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use weir_pipelines::{Diagnostic, Diagnostics, Settings};
 
 use crate::{
     Change, Config, Load, Sink, SinkKind,
     context::{RunContext, SinkContext},
     error::{Error, Result},
+    known::KnownColumn,
 };
 use publish::{LakeLoad, State};
 use schema::{Existing, Fit, Rules};
@@ -208,15 +209,85 @@ impl Sink for LakeSink {
 
     async fn plan(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Change> {
         let (place, table, existing, fit) = self.look(rows, cx).await?;
-        let key = cx.key.join(", ");
         let mut steps = vec![format!("write Parquet files into \"{}\"", place.shown())];
+        steps.extend(Self::steps(existing.as_ref(), &fit, cx));
+        let version = table.as_ref().and_then(DeltaTable::version).map_or(0, |version| version + 1);
+        steps.push(format!("commit all of it as version {version}"));
+        Ok(Self::change(&place.name, existing.as_ref(), &fit, steps))
+    }
+
+    async fn standing(&self, cx: &SinkContext) -> Result<Option<serde_json::Value>> {
+        let place = self.place(&cx.run)?;
+        if place.local.is_some() {
+            return Ok(None);
+        }
+        let table = place.open(Version::Newest).await?;
+        let existing = table.as_ref().map(|table| schema::existing(table, &place.name)).transpose()?;
+        Ok(existing.map(|existing| serde_json::to_value(Standing::from(&existing)).expect("names are JSON")))
+    }
+
+    async fn recall(&self, rows: &SchemaRef, cx: &SinkContext, standing: Option<&serde_json::Value>) -> Result<Option<Change>> {
+        let place = self.place(&cx.run)?;
+        let existing = match place.local {
+            // A table on this machine says itself what it is.
+            Some(_) => {
+                let table = place.open(Version::Newest).await?;
+                table.as_ref().map(|table| schema::existing(table, &place.name)).transpose()?
+            }
+            None => standing.and_then(|standing| Standing::deserialize(standing).ok()?.existing()),
+        };
+        let Some(existing) = existing else { return Ok(None) };
+        let fit = schema::fit(&schema::lake_columns(rows, &cx.allow_lossy)?, Some(&existing), &self.rules(cx))?;
+        Ok(Some(Self::change(&place.name, Some(&existing), &fit, Self::steps(Some(&existing), &fit, cx))))
+    }
+
+    async fn open(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Arc<dyn Load>> {
+        let (place, table, _, fit) = self.look(rows, cx).await?;
+        let state = State::new(&place, table.as_ref(), &fit, &self.rules(cx), &cx.run, self.file_bytes).await?;
+        Ok(Arc::new(LakeLoad::new(cx.run.clone(), place, state, rows.clone(), &fit)))
+    }
+}
+
+/// What is kept of a table.
+#[derive(Debug, Serialize, Deserialize)]
+struct Standing {
+    columns: Vec<KnownColumn>,
+    partitions: Vec<String>,
+}
+
+impl From<&Existing> for Standing {
+    fn from(existing: &Existing) -> Self {
+        let field = |column: &schema::Column| Field::new(&column.name, column.lake.clone(), column.nullable);
+        Self {
+            columns: existing.columns.iter().map(|column| KnownColumn::of(&field(column))).collect(),
+            partitions: existing.partitions.clone(),
+        }
+    }
+}
+
+impl Standing {
+    fn existing(self) -> Option<Existing> {
+        let column = |field: Field| schema::Column {
+            name: field.name().clone(),
+            lake: field.data_type().clone(),
+            nullable: field.is_nullable(),
+            untyped: false,
+        };
+        let columns: Option<Vec<_>> = self.columns.iter().map(|known| known.field().map(column)).collect();
+        Some(Existing { columns: columns?, partitions: self.partitions })
+    }
+}
+
+impl LakeSink {
+    /// What the commit says of the table, in order.
+    fn steps(existing: Option<&Existing>, fit: &Fit, cx: &SinkContext) -> Vec<String> {
+        let (key, mut steps) = (cx.key.join(", "), Vec::new());
         if existing.is_none() {
-            steps.push(match fit.partitions.len() {
-                0 => "create the table".into(),
-                _ => format!("create the table, partitioned by {}", fit.partitions.join(", ")),
-            });
+            let partitioned =
+                if fit.partitions.is_empty() { String::new() } else { format!(", partitioned by {}", fit.partitions.join(", ")) };
+            steps.push(format!("create the table ({}){partitioned}", Self::columns(fit)));
         } else if cx.mode == weir_pipelines::Mode::Replace && fit.changes {
-            steps.push("give the table the rows' columns".into());
+            steps.push(format!("give the table the rows' columns ({})", Self::columns(fit)));
         }
         steps.extend(fit.added.iter().map(|column| format!("add column \"{}\" {}", column.name, types::delta_name(&column.lake))));
         steps.push(match cx.mode {
@@ -226,22 +297,22 @@ impl Sink for LakeSink {
             weir_pipelines::Mode::DeleteInsert => format!("delete rows whose {key} occurs, add the rows"),
             weir_pipelines::Mode::Snapshot => format!("close current versions that changed, by {key}, and open new ones"),
         });
-        let version = table.as_ref().and_then(DeltaTable::version).map_or(0, |version| version + 1);
-        steps.push(format!("commit all of it as version {version}"));
-        Ok(Change {
-            destination: place.name.clone(),
+        steps
+    }
+
+    fn columns(fit: &Fit) -> String {
+        fit.table.iter().map(|column| format!("{} {}", column.name, types::delta_name(&column.lake))).collect::<Vec<_>>().join(", ")
+    }
+
+    fn change(name: &str, existing: Option<&Existing>, fit: &Fit, steps: Vec<String>) -> Change {
+        Change {
+            destination: name.to_owned(),
             creates: existing.is_none(),
             adds: if existing.is_some() { fit.added.iter().map(|column| column.name.clone()).collect() } else { Vec::new() },
             columns: fit.table.iter().map(|column| (column.name.clone(), types::delta_name(&column.lake))).collect(),
             not_null: fit.table.iter().filter(|column| !column.nullable).map(|column| column.name.clone()).collect(),
             steps,
-        })
-    }
-
-    async fn open(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Arc<dyn Load>> {
-        let (place, table, _, fit) = self.look(rows, cx).await?;
-        let state = State::new(&place, table.as_ref(), &fit, &self.rules(cx), &cx.run, self.file_bytes).await?;
-        Ok(Arc::new(LakeLoad::new(cx.run.clone(), place, state, rows.clone(), &fit)))
+        }
     }
 }
 

@@ -239,6 +239,7 @@ fn join(rows: &[Column], own: &Existing, rules: &Rules) -> Result<Fit> {
         }
         return Err(Error::user("columns-differ", what.join("; "))
             .setting("on_schema_change")
+            .about(new.iter().map(|(column, _)| &column.name))
             .help("select the table's columns in a transform, or set on_schema_change = \"add_columns\" (or \"ignore\")"));
     }
     if let Some(column) = missing.iter().find(|column| !column.nullable) {

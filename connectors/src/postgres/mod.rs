@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -40,7 +41,7 @@ use name::TableName;
 use types::Numeric;
 
 use crate::{
-    Config, ConnectionKind, Opened, Source, SourceKind,
+    Asked, Config, ConnectionKind, Opened, Source, SourceKind,
     context::SourceContext,
     error::{Error, Result},
     secret::Secret,
@@ -234,6 +235,14 @@ fn wrong(settings: &Settings, message: &str, span: weir_pipelines::Span) -> Diag
 impl Source for PostgresSource {
     async fn open(&self, cx: &SourceContext) -> Result<Opened> {
         source::open(self, cx).await
+    }
+
+    fn outside(&self) -> Option<Asked> {
+        Some(self.asked())
+    }
+
+    fn recall(&self, own: &SchemaRef, cx: &SourceContext) -> Result<Opened> {
+        source::recall(self, own, cx)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     error::{Error, Result},
     quote,
@@ -11,7 +13,7 @@ use crate::{
 const NAME_BYTES_MAX: usize = 63;
 
 /// A table, with its schema where it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TableName {
     /// The schema; without one, the server's `search_path` decides.
     pub schema: Option<String>,

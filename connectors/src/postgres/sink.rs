@@ -190,48 +190,25 @@ impl Sink for PostgresSink {
         let (name, existing, fit) = self.look(&mut session, rows, cx).await?;
         let mut steps = Ledger::of(&name).missing(&mut session).await?;
         session.rollback().await;
-        let sql = name.sql();
-        let typed = |columns: &[table::Column]| columns.iter().map(|column| (column.name.clone(), column.sql.clone())).collect::<Vec<_>>();
-        match &existing {
-            None => {
-                let staged: Vec<_> = fit.written.iter().map(|(column, _)| (column.name.clone(), column.sql.clone())).collect();
-                steps.push(create_table(&sql, &staged));
-                if cx.mode == Mode::Snapshot {
-                    steps.push(add_versions(&sql, &cx.run.started_at.to_rfc3339_opts(SecondsFormat::Micros, true)));
-                }
-                steps.extend(self.primary_key.then(|| add_key(&sql, cx.mode, &cx.key)).flatten());
-            }
-            Some(_) if !fit.added.is_empty() => {
-                steps.push(add_columns(&sql, fit.added.iter().map(|column| (column.name.as_str(), column.sql.as_str()))));
-            }
-            Some(_) => {}
-        }
-        let key = cx.key.join(", ");
-        let unique = |existing: &Existing| {
-            existing.unique.iter().any(|index| index.len() == cx.key.len() && index.iter().all(|c| cx.key.contains(c)))
-        };
-        steps.push(match (&existing, cx.mode) {
-            (None, _) | (_, Mode::Append) => "copy the rows into it".into(),
-            (Some(existing), Mode::Replace) if !existing.referenced.is_empty() => {
-                let tables: Vec<_> = existing.referenced.iter().map(|(_, table)| table.as_str()).collect();
-                format!("update rows in their place, which {} refers to, delete those that are gone, add the others", tables.join(", "))
-            }
-            (Some(_), Mode::Replace) => "delete all rows, copy the new ones in".into(),
-            (Some(existing), Mode::Merge) if unique(existing) => format!("insert the rows, on conflict ({key}) update those that differ"),
-            (Some(_), Mode::Merge) => {
-                format!("update rows with the same {key} that differ, add the others, while no one else writes the table")
-            }
-            (Some(_), Mode::DeleteInsert) => format!("delete rows whose {key} occurs, add the rows"),
-            (Some(_), Mode::Snapshot) => format!("close current versions that changed, by {key}, and open new ones"),
-        });
-        Ok(Change {
-            destination: destination(&self.connection, &name),
-            creates: existing.is_none(),
-            adds: fit.added.iter().map(|column| column.name.clone()).collect(),
-            columns: typed(&fit.table),
-            not_null: fit.table.iter().filter(|column| !column.nullable).map(|column| column.name.clone()).collect(),
-            steps,
-        })
+        steps.extend(self.steps(&name, existing.as_ref(), &fit, cx));
+        Ok(self.change(&name, existing.as_ref(), &fit, steps))
+    }
+
+    async fn standing(&self, cx: &SinkContext) -> Result<Option<serde_json::Value>> {
+        let pool = Pool::open(&cx.run, &self.connection).await?;
+        let mut session = pool.begin_read(&application_name(&cx.run.run, &cx.step), None).await?;
+        let existing = table::look(&mut session, &self.name()?).await?;
+        session.rollback().await;
+        Ok(existing.map(|existing| serde_json::to_value(existing).expect("names and numbers are JSON")))
+    }
+
+    async fn recall(&self, rows: &SchemaRef, cx: &SinkContext, standing: Option<&serde_json::Value>) -> Result<Option<Change>> {
+        // What another version wrote is as good as nothing.
+        let Some(existing) = standing.and_then(|standing| Existing::deserialize(standing).ok()) else { return Ok(None) };
+        let name = self.name()?;
+        let fit = table::fit(rows, &columns(rows, cx)?, Some(&existing), &name, &Self::rules(cx))?;
+        let steps = self.steps(&name, Some(&existing), &fit, cx);
+        Ok(Some(self.change(&name, Some(&existing), &fit, steps)))
     }
 
     async fn open(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Arc<dyn Load>> {
@@ -254,6 +231,57 @@ impl Sink for PostgresSink {
             }),
         };
         Ok(Arc::new(PostgresLoad::new(&cx.run, rows, &start)))
+    }
+}
+
+impl PostgresSink {
+    /// What is done to the table, in order: statements as they are sent, and how rows get there.
+    fn steps(&self, name: &TableName, existing: Option<&Existing>, fit: &Fit, cx: &SinkContext) -> Vec<String> {
+        let (sql, mut steps) = (name.sql(), Vec::new());
+        match existing {
+            None => {
+                let staged: Vec<_> = fit.written.iter().map(|(column, _)| (column.name.clone(), column.sql.clone())).collect();
+                steps.push(create_table(&sql, &staged));
+                if cx.mode == Mode::Snapshot {
+                    steps.push(add_versions(&sql, &cx.run.started_at.to_rfc3339_opts(SecondsFormat::Micros, true)));
+                }
+                steps.extend(self.primary_key.then(|| add_key(&sql, cx.mode, &cx.key)).flatten());
+            }
+            Some(_) if !fit.added.is_empty() => {
+                steps.push(add_columns(&sql, fit.added.iter().map(|column| (column.name.as_str(), column.sql.as_str()))));
+            }
+            Some(_) => {}
+        }
+        let key = cx.key.join(", ");
+        let unique = |existing: &Existing| {
+            existing.unique.iter().any(|index| index.len() == cx.key.len() && index.iter().all(|c| cx.key.contains(c)))
+        };
+        steps.push(match (existing, cx.mode) {
+            (None, _) | (_, Mode::Append) => "copy the rows into it".into(),
+            (Some(existing), Mode::Replace) if !existing.referenced.is_empty() => {
+                let tables: Vec<_> = existing.referenced.iter().map(|(_, table)| table.as_str()).collect();
+                format!("update rows in their place, which {} refers to, delete those that are gone, add the others", tables.join(", "))
+            }
+            (Some(_), Mode::Replace) => "delete all rows, copy the new ones in".into(),
+            (Some(existing), Mode::Merge) if unique(existing) => format!("insert the rows, on conflict ({key}) update those that differ"),
+            (Some(_), Mode::Merge) => {
+                format!("update rows with the same {key} that differ, add the others, while no one else writes the table")
+            }
+            (Some(_), Mode::DeleteInsert) => format!("delete rows whose {key} occurs, add the rows"),
+            (Some(_), Mode::Snapshot) => format!("close current versions that changed, by {key}, and open new ones"),
+        });
+        steps
+    }
+
+    fn change(&self, name: &TableName, existing: Option<&Existing>, fit: &Fit, steps: Vec<String>) -> Change {
+        Change {
+            destination: destination(&self.connection, name),
+            creates: existing.is_none(),
+            adds: fit.added.iter().map(|column| column.name.clone()).collect(),
+            columns: fit.table.iter().map(|column| (column.name.clone(), column.sql.clone())).collect(),
+            not_null: fit.table.iter().filter(|column| !column.nullable).map(|column| column.name.clone()).collect(),
+            steps,
+        }
     }
 }
 

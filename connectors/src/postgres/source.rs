@@ -14,7 +14,7 @@ use datafusion::{
 use sqlx::{Column as _, Row};
 
 use super::{
-    Infinity, PostgresSource,
+    Infinity, PostgresConnection, PostgresSource,
     connect::{Pool, Session, application_name},
     failed::Doing,
     filter::Conditions,
@@ -23,11 +23,12 @@ use super::{
     types::{Compared, Kind, Numeric, Types, distinct, oid},
 };
 use crate::{
-    DataColumns, Opened,
+    Asked, DataColumns, Opened,
     conform::possible,
     context::{Coordinates, ReadCount, SourceContext},
     error::{Error, Result},
     incremental::CursorReader,
+    known::Unread,
     pushdown::{Comparison, Filter},
     quote,
 };
@@ -159,9 +160,9 @@ pub(super) async fn open(settings: &PostgresSource, cx: &SourceContext) -> Resul
         (None, None) => return Err(Error::user("wrong-value", "\"postgres\" needs the setting \"table\" or \"query\"")),
     };
     session.rollback().await;
-    let (schema, origins) = columns(&learnt, cx)?;
-    let absent = schema.fields().iter().zip(&origins).filter(|(_, origin)| **origin == Origin::Absent);
-    let absent = absent.map(|(field, _)| field.name().clone()).collect();
+    let own: Vec<FieldRef> = learnt.columns.iter().map(|column| column.field.clone()).collect();
+    let (schema, origins) = columns(&own, &learnt.what, settings.setting(), cx)?;
+    let told = DataColumns { absent: absent(&schema, &origins), own: Some(Arc::new(Schema::new(own))), ..DataColumns::default() };
     let cursor = match &cx.incremental {
         Some(incremental) => Some(Arc::new(cursor(incremental, &schema, cx)?)),
         None => None,
@@ -184,8 +185,45 @@ pub(super) async fn open(settings: &PostgresSource, cx: &SourceContext) -> Resul
         read: read.clone(),
     };
     let advance = cursor.map(|cursor| cursor as Arc<dyn crate::Advance>);
-    let columns = DataColumns { absent, ..DataColumns::default() };
-    Ok(Opened { table: Arc::new(PostgresTable(Arc::new(input))), advance, read, columns })
+    Ok(Opened { table: Arc::new(PostgresTable(Arc::new(input))), advance, read, columns: told })
+}
+
+/// The same of columns that are known, without asking.
+pub(super) fn recall(settings: &PostgresSource, own: &SchemaRef, cx: &SourceContext) -> Result<Opened> {
+    // That there is such a connection can be known without it.
+    cx.run.connections.get::<PostgresConnection>(&settings.connection)?;
+    let (schema, origins) = columns(own.fields(), &settings.asked().what, settings.setting(), cx)?;
+    let columns = DataColumns { absent: absent(&schema, &origins), own: Some(own.clone()), ..DataColumns::default() };
+    let advance = match &cx.incremental {
+        Some(incremental) => Some(Arc::new(cursor(incremental, &schema, cx)?) as Arc<dyn crate::Advance>),
+        None => None,
+    };
+    Ok(Opened { table: Arc::new(Unread(schema)), advance, read: Arc::default(), columns })
+}
+
+impl PostgresSource {
+    pub(super) fn asked(&self) -> Asked {
+        let connection = &self.connection;
+        let what = match &self.table {
+            Some(table) => match TableName::parse(table) {
+                Ok(name) => format!("\"{name}\" of \"{connection}\""),
+                Err(_) => format!("\"{table}\" of \"{connection}\""),
+            },
+            None => format!("the query of \"{connection}\""),
+        };
+        Asked { what, setting: self.setting() }
+    }
+
+    /// The setting that says what is read.
+    fn setting(&self) -> &'static str {
+        if self.table.is_some() { "table" } else { "query" }
+    }
+}
+
+/// The columns that the server does not have.
+fn absent(schema: &SchemaRef, origins: &[Origin]) -> Vec<String> {
+    let absent = schema.fields().iter().zip(origins).filter(|(_, origin)| **origin == Origin::Absent);
+    absent.map(|(field, _)| field.name().clone()).collect()
 }
 
 fn cursor(incremental: &weir_pipelines::Incremental, schema: &SchemaRef, cx: &SourceContext) -> Result<CursorReader> {
@@ -385,35 +423,35 @@ impl Described {
 }
 
 /// The source's columns: those declared in their order, then the others, then the coordinates.
-fn columns(learnt: &Learnt, cx: &SourceContext) -> Result<(SchemaRef, Vec<Origin>)> {
+fn columns(own: &[FieldRef], what: &str, setting: &str, cx: &SourceContext) -> Result<(SchemaRef, Vec<Origin>)> {
     let mut fields: Vec<FieldRef> = Vec::new();
     let mut origins = Vec::new();
     let is_declared = |name: &str| cx.told().is_some_and(|told| told.index_of(name).is_ok());
     for field in cx.told().into_iter().flat_map(|told| told.fields()) {
-        let Some(index) = learnt.columns.iter().position(|column| column.name == *field.name()) else {
+        let Some(index) = own.iter().position(|column| column.name() == field.name()) else {
             fields.push(Arc::new(field.as_ref().clone().with_nullable(true)));
             origins.push(Origin::Absent);
             continue;
         };
-        let column = &learnt.columns[index];
-        let (from, to) = (column.field.data_type(), field.data_type());
+        let column = &own[index];
+        let (from, to) = (column.data_type(), field.data_type());
         if !possible(from, to) {
-            return Err(Error::user("wrong-type", format!("\"{}\" is {from} in {}, which cannot become {to}", field.name(), learnt.what))
-                .setting(if learnt.from.starts_with('(') { "query" } else { "table" })
+            return Err(Error::user("wrong-type", format!("\"{}\" is {from} in {what}, which cannot become {to}", field.name()))
+                .setting(setting)
                 .help("declare another type for it in the contract"));
         }
         // What does not fit its declared type leaves the stream, so a column stays as not null as it was.
-        fields.push(Arc::new(field.as_ref().clone().with_nullable(column.field.is_nullable() || to.is_nested())));
+        fields.push(Arc::new(field.as_ref().clone().with_nullable(column.is_nullable() || to.is_nested())));
         origins.push(Origin::Server(index));
     }
-    for (index, column) in learnt.columns.iter().enumerate().filter(|(_, column)| !is_declared(&column.name)) {
-        fields.push(column.field.clone());
+    for (index, column) in own.iter().enumerate().filter(|(_, column)| !is_declared(column.name())) {
+        fields.push(column.clone());
         origins.push(Origin::Server(index));
     }
     if cx.coordinates {
         for (field, origin) in Coordinates::fields().into_iter().zip([Origin::File, Origin::Row]) {
             if fields.iter().any(|known| known.name() == field.name()) {
-                let message = format!("{} has a column \"{}\" of its own", learnt.what, field.name());
+                let message = format!("{what} has a column \"{}\" of its own", field.name());
                 return Err(Error::user("column-clash", message).help("give it another name in a \"query\""));
             }
             fields.push(field);

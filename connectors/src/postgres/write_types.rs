@@ -2,6 +2,7 @@
 //! How a value is laid out in its column's binary form is `encode.rs`; which Arrow type a Postgres type is read as is `types.rs`.
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, TimeUnit};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     TypeRow,
@@ -54,7 +55,7 @@ pub fn type_table() -> Vec<TypeRow> {
 }
 
 /// What a column of a table takes, as far as its binary form tells types apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PgType {
     /// `boolean`.
     Bool,

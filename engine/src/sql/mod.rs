@@ -18,7 +18,7 @@ use datafusion::{
     sql::{
         planner::PlannerContext,
         sqlparser::{
-            ast::Expr,
+            ast::{Expr, Statement},
             dialect::GenericDialect,
             parser::{Parser, ParserError},
         },
@@ -109,6 +109,13 @@ pub fn explain_expression(
         Some(error) if found.is_empty() => vec![diagnose(error, text)],
         _ => found,
     }
+}
+
+/// The place in the file of the item of a query's select list that makes a column; none where it is not named there.
+pub fn column_of(text: &SqlText, column: &str) -> Option<Span> {
+    let statements = Parser::parse_sql(&GenericDialect {}, &text.text).ok()?;
+    let [Statement::Query(query)] = statements.as_slice() else { return None };
+    Places::new(text).column(&query.body, column)
 }
 
 /// What is doubtful of a query that is right: warnings.

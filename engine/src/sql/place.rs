@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::{
-    ast::{CastKind, Expr, Query, SelectItem, SetExpr, Spanned, Visit, Visitor},
+    ast::{CastKind, Expr, Ident, Query, SelectItem, SetExpr, Spanned, Visit, Visitor},
     dialect::GenericDialect,
     keywords::Keyword,
     tokenizer::{Location, Span as Extent, Token, TokenWithSpan, Tokenizer},
@@ -121,6 +121,26 @@ impl<'a> Places<'a> {
             SetExpr::Query(query) => self.select_list(&query.body),
             SetExpr::SetOperation { left, .. } => self.select_list(left),
             other => other.span(),
+        }
+    }
+
+    /// The item that makes a column in the select list of a query's first select.
+    pub fn column(&self, body: &SetExpr, column: &str) -> Option<Span> {
+        // Names without quotes are in lower case.
+        let is_it = |ident: &Ident| match ident.quote_style {
+            Some(_) => ident.value == column,
+            None => ident.value.to_lowercase() == column,
+        };
+        match body {
+            SetExpr::Select(select) => select.projection.iter().find_map(|item| match item {
+                SelectItem::ExprWithAlias { expr, alias } if is_it(alias) => Some(self.span(union(self.extent(expr), alias.span))),
+                SelectItem::UnnamedExpr(expr @ Expr::Identifier(name)) if is_it(name) => Some(self.of(expr)),
+                SelectItem::UnnamedExpr(expr @ Expr::CompoundIdentifier(names)) if names.last().is_some_and(is_it) => Some(self.of(expr)),
+                _ => None,
+            }),
+            SetExpr::Query(query) => self.column(&query.body, column),
+            SetExpr::SetOperation { left, .. } => self.column(left, column),
+            _ => None,
         }
     }
 

@@ -9,19 +9,18 @@ use weir_pipelines::{Diagnostic, Diagnostics, GivenRows, Pipeline, Test};
 
 use super::{compare, give, is_inside, judge_of, reject_schema, targets, with_help};
 use crate::{
-    contracts::Contracts,
-    plan::{self, Frugality, Outside, PlannedStep, Replaced},
+    plan::{self, Frugality, Inputs, Outside, PlannedStep, Replaced},
     step::Step,
     trial::{self, Judge, Trial},
 };
 
 /// What is wrong with a pipeline's tests, and failures of systems outside that a file which a test names is in. `steps` are those of the
-/// pipeline itself, as far as they can be planned; what is in `told` is not said again. `is_whole`: nothing of the pipeline had to be left out.
+/// pipeline itself, as far as they can be planned with `inputs`; what is in `told` is not said again. `is_whole`: nothing of the pipeline had to be left out.
 pub async fn check(
     pipeline: &Pipeline,
     steps: &[PlannedStep],
     context: &RunContext,
-    contracts: &Arc<Contracts>,
+    inputs: &Inputs,
     told: &Diagnostics,
     is_whole: bool,
 ) -> (Diagnostics, Vec<Outside>) {
@@ -33,7 +32,10 @@ pub async fn check(
     let session = plan::session(context.runtime.clone(), 1, context.batch_rows, Frugality::Fast);
     let planned: Vec<Arc<Step>> = steps.iter().map(|planned| planned.step.clone()).collect();
     let mut drafts: Vec<(Given, Vec<Arc<Step>>)> = Vec::new();
-    for test in &pipeline.tests {
+    let (contracts, offline) = (&inputs.contracts, inputs.known.as_ref().is_some_and(|known| known.offline));
+    // A file that lies elsewhere cannot be looked into without asking.
+    let is_out_of_reach = |test: &&Test| offline && files(test).iter().any(|(_, path)| path.contains("://"));
+    for test in pipeline.tests.iter().filter(|test| !is_out_of_reach(test)) {
         let (part, given) = match give(pipeline, test, &session, contracts) {
             Ok(given) => given,
             Err(wrong) => {

@@ -28,6 +28,7 @@ Examples:
   weir check                        every pipeline of the project
   weir check flights                one, by name
   weir check pipelines/flights      one, by folder or file
+  weir check --offline              where servers cannot be reached: by what they had last
   weir check -v flights             with the rules of its contracts that can never fail
   weir check --json | jq '.diagnostics[].message'
   weir check --sarif > weir.sarif   for a code host, which shows errors in a change";
@@ -38,9 +39,9 @@ const AT_ONCE_MIN: usize = 8;
 /// Check pipelines: files, SQL, types and contracts; nothing runs
 ///
 /// Says everything that is wrong at once, with file, line and column: weir.toml, each pipeline, its contracts, its SQL, what its destinations
-/// take, its tests. A step that reads a wrong one is passed over. Reads the headers of files to learn their columns; asks no destination, and no
-/// network where schemas are declared. With -v it names the rules of contracts that can never fail,
-/// which a run does not execute.
+/// take, its tests. A step that reads a wrong one is passed over. Reads the headers of files to learn their columns, and asks databases for those
+/// of tables; destinations are not asked: what weir plan or the last published run found there stands in their place. With --offline it does so
+/// for sources too, and touches no network. With -v it names the rules of contracts that can never fail, which a run does not execute.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Check {
@@ -52,6 +53,9 @@ pub struct Check {
     /// Answer with a SARIF 2.1.0 log, which code hosts and editors show at the lines concerned
     #[arg(long, conflicts_with = "json")]
     sarif: bool,
+    /// Ask no server and no network: what the last plan or run found there stands in their place
+    #[arg(long)]
+    offline: bool,
 }
 
 /// What a check of several pipelines came to.
@@ -137,6 +141,7 @@ impl Check {
         let workspace = Workspace::new(project, context.environment.clone(), project::machine(), Utc::now);
         let mut checker = Checker::new(workspace).await?;
         (checker.unusable, checker.follow_on) = (unusable, follow_on);
+        checker.offline = self.offline;
         let checker = Arc::new(checker);
         let work = paths.into_iter().map(|path| {
             let (checker, folder, set) = (checker.clone(), context.folder.clone(), self.set.set.clone());
