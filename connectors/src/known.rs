@@ -22,7 +22,7 @@ pub struct KnownColumn {
     name: String,
     /// `Int64`, `Timestamp(µs, "UTC")`; of nested ones the word alone, such as `List`.
     r#type: String,
-    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    #[serde(default = "yes", skip_serializing_if = "bool::clone")]
     nullable: bool,
     /// What makes it more than its type: `ARROW:extension:name` and the like.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -34,11 +34,6 @@ pub struct KnownColumn {
 
 fn yes() -> bool {
     true
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_true(value: &bool) -> bool {
-    *value
 }
 
 impl KnownColumn {

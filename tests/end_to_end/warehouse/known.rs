@@ -24,9 +24,9 @@ impl Warehouse {
         let own = std::fs::read_to_string(self.project.path("weir.toml")).unwrap();
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         silent.set_nonblocking(true).unwrap();
-        let place = silent.local_addr().unwrap();
-        let url = self.pick(format!("postgres://weir@{place}/db?sslmode=disable"), format!("http://{place}"));
-        self.project.write("weir.toml", format!("[connection.wh.{}]\nurl = \"{url}\"\nconnect_timeout = \"1s\"\n", self.kind.name()));
+        let moved = own.replace(self.db.place(), &silent.local_addr().unwrap().to_string());
+        assert_ne!(own, moved);
+        self.project.write("weir.toml", moved);
         does();
         assert_eq!(silent.accept().expect_err("somebody called").kind(), ErrorKind::WouldBlock);
         self.project.write("weir.toml", own);
@@ -52,8 +52,7 @@ fn a_plan_teaches_what_an_offline_check_knows() {
         let Some(warehouse) = Warehouse::fresh(kind) else { return };
         warehouse.table("people", "(1, 'a')");
         warehouse.moving("", "select id, upper(name) as name from people", "append");
-        let what = warehouse.pick("\"people\" of \"wh\"", "\"people\" of \"wh\"");
-        warehouse.says_offline(2, &[&format!("error[schema-unknown]: the columns of {what} are not known"), "weir plan move"]);
+        warehouse.says_offline(2, &["error[schema-unknown]: the columns of \"people\" of \"wh\" are not known", "weir plan move"]);
 
         let online = warehouse.project.ok(&["check", "pipeline.toml"]);
         assert!(!warehouse.project.path(".weir/schemas").exists(), "a check keeps nothing\n{online}");
@@ -92,7 +91,8 @@ fn a_server_that_does_not_answer_hides_no_mistake() {
         warehouse.project.write("weir.toml", format!("[connection.wh.{}]\nurl = \"{url}\"\nconnect_timeout = \"1s\"\n", kind.name()));
         let unreachable = warehouse.project.weir(&["check", "pipeline.toml"]);
         assert_eq!(unreachable.code, 3, "{unreachable}");
-        unreachable.says(&["error[connection-refused]", "1 error"]);
+        unreachable.says(&["error[connection-refused]"]);
+        assert_eq!(unreachable.stderr.matches("error[").count(), 1, "{unreachable}");
         warehouse.moving("", "select id, nam from people", "append");
         let both = warehouse.project.weir(&["check", "pipeline.toml"]);
         assert_eq!(both.code, 2, "{both}");
@@ -133,7 +133,8 @@ fn a_run_teaches_what_stands_at_its_destination() {
         warehouse.says_offline(0, &[]);
 
         // A column that takes no null, and rows that may have one.
-        let strict = warehouse.pick("alter table out alter column name set not null", "alter table out modify column name String");
+        let strict =
+            warehouse.pick("alter table out alter column name set not null", "alter table out modify column name String default ''");
         warehouse.db.execute(&[strict]);
         warehouse.project.ok(&["plan", "pipeline.toml"]);
         warehouse.says_offline(0, &["warning[null-in-column]", "takes no null in \"name\"", "filter = \"name is not null\""]);
@@ -235,7 +236,7 @@ impl Warehouse {
         match self.kind {
             Kind::Postgres => self.db.csv(
                 "select a.attname as name, format_type(a.atttypid, a.atttypmod) as type, a.attnotnull as strict, \
-                 pg_get_expr(d.adbin, d.adrelid) as fills, (select string_agg(pg_get_indexdef(i.indexrelid), '; ' order by 1) \
+                 pg_get_expr(d.adbin, d.adrelid) as fills, (select string_agg(regexp_replace(pg_get_indexdef(i.indexrelid), 'INDEX .* ON', 'INDEX ON'), '; ' order by 1) \
                  from pg_index i where i.indrelid = a.attrelid) as indexes \
                  from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum \
                  where a.attrelid = 'out'::regclass and a.attnum > 0 and not a.attisdropped order by a.attname",

@@ -16,7 +16,8 @@ Examples:
 
 /// Show what a run would do: the dataflow, columns, and changes of destinations
 ///
-/// Asks each destination how it compares with the rows that would come, and changes nothing there.
+/// Asks each destination how it compares with the rows that would come, and changes nothing there. What systems outside have is kept in
+/// .weir/schemas, by which weir check goes where they are not asked.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Plan {
