@@ -72,19 +72,21 @@ fn files() -> Vec<(String, String)> {
     files
 }
 
-/// Writes files where nothing stands yet; where something does, writes none of them.
-pub fn write_new(dir: &Path, files: &[(String, String)], folder: &Path) -> Result<(), Stop> {
-    let taken: Vec<String> = files
-        .iter()
-        .map(|(path, _)| dir.join(path))
-        .filter(|path| path.symlink_metadata().is_ok())
-        .map(|path| project::shown(&path, folder))
-        .collect();
+/// Refuses to write where something stands.
+pub fn refuse_taken<'a>(dir: &Path, paths: impl IntoIterator<Item = &'a String>, folder: &Path) -> Result<(), Stop> {
+    let paths = paths.into_iter().map(|path| dir.join(path)).filter(|path| path.symlink_metadata().is_ok());
+    let taken: Vec<String> = paths.map(|path| project::shown(&path, folder)).collect();
     if !taken.is_empty() {
         return Err(Diagnostic::error("file-exists", format!("there is already: {}", taken.join(", ")))
             .help("choose another folder or name; nothing is overwritten")
             .into());
     }
+    Ok(())
+}
+
+/// Writes files where nothing stands yet; where something does, writes none of them.
+pub fn write_new(dir: &Path, files: &[(String, String)], folder: &Path) -> Result<(), Stop> {
+    refuse_taken(dir, files.iter().map(|(path, _)| path), folder)?;
     for (path, text) in files {
         let path = dir.join(path);
         let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| {

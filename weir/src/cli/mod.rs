@@ -4,6 +4,7 @@ pub mod check;
 pub mod completions;
 pub mod connectors;
 pub mod context;
+pub mod data;
 pub mod dev;
 pub mod doctor;
 pub mod explain;
@@ -157,7 +158,7 @@ async fn dispatch(context: &Context, command: Command) -> Answer {
     let answer = async {
         match command {
             Command::Init(init) => init.answer(context),
-            Command::New(new) => new.answer(context),
+            Command::New(new) => new.answer(context).await,
             Command::Check(check) => check.answer(context).await,
             Command::Plan(plan) => plan.answer(context).await,
             Command::Test(test) => test.answer(context).await,

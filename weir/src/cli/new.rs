@@ -1,4 +1,6 @@
-//! `weir new`: the skeleton of a pipeline, put together from the examples of a source's and a sink's kind.
+//! `weir new`: a new pipeline, made from data that is there, or put together from the examples of a source's and a sink's kind.
+
+mod from;
 
 use clap::Args;
 use serde_json::json;
@@ -7,24 +9,43 @@ use weir_connectors::{SINKS, SOURCES};
 use weir_pipelines::Diagnostic;
 
 use super::{
-    context::{Answer, Context, Stop},
+    context::{Answer, Context, Set, Stop},
     init::write_new,
 };
 use crate::{project, render::error};
 
 const EXAMPLES: &str = "\
 Examples:
-  weir new visits                                  from files to the lake
+  weir new visits --from data/visits.csv           from a file to a lake table, with a contract made from it
+  weir new visits --from 'data/*.ndjson.gz' --limit 100000
+  weir new visits --from https://example.com/visits.parquet
+  weir new customers --from crm.public.customers   a table of a connection
+  weir new visits                                  a skeleton to fill in, from files to the lake
   weir new visits --source file --sink lake
   weir connectors list                             which kinds there are";
 
-/// Make the skeleton of a pipeline: pipelines/NAME/pipeline.toml
+/// Make a pipeline: pipelines/NAME/pipeline.toml
+///
+/// With --from it is one that works, from data that is there: a source that reads it, a contract that is made from its rows, a lake table that they
+/// are loaded into. Without, it is a skeleton of examples to fill in. Overwrites nothing.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct New {
     /// The pipeline's name: letters, digits, _ and -
     #[arg(value_name = "NAME")]
     name: String,
+    /// The data it reads: a file, pattern, folder or URL, or CONNECTION.TABLE
+    #[arg(long, value_name = "WHAT", value_hint = clap::ValueHint::AnyPath, conflicts_with_all = ["source", "sink"])]
+    from: Option<String>,
+    /// Make the contract from so many rows only
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "from")]
+    limit: Option<u64>,
+    /// Write no value of the data into the contract: no examples, ranges or lists of values
+    #[arg(long, requires = "from")]
+    no_examples: bool,
+    /// Say how a file is read, here and in the pipeline: a dotted path, and TOML or plain text, such as csv.delimiter=';'
+    #[command(flatten)]
+    set: Set,
     /// The kind of its source
     #[arg(long, value_name = "KIND", default_value = SOURCES[0].kind)]
     source: String,
@@ -34,20 +55,29 @@ pub struct New {
 }
 
 impl New {
-    /// Makes the skeleton.
-    pub fn answer(self, context: &Context) -> Answer {
+    /// Makes the pipeline.
+    pub async fn answer(self, context: &Context) -> Answer {
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if self.name.is_empty() || !self.name.chars().all(allowed) {
             let message = format!("\"{}\" is not a name for a pipeline", self.name);
             return Err(Diagnostic::error("bad-name", message).help("use letters, digits, _ and -").into());
+        }
+        match &self.from {
+            Some(what) => from::made(&self, what, context).await,
+            None => self.skeleton(context),
+        }
+    }
+
+    fn skeleton(&self, context: &Context) -> Answer {
+        if !self.set.set.is_empty() {
+            return Err(Diagnostic::error("usage", "a skeleton has no settings to change").help("leave out --set, or say --from").into());
         }
         let source = SOURCES.iter().find(|kind| kind.kind == self.source);
         let source = source.ok_or_else(|| unknown("source", &self.source, SOURCES.iter().map(|kind| kind.kind).collect()))?;
         let sink = SINKS.iter().find(|kind| kind.kind == self.sink);
         let sink = sink.ok_or_else(|| unknown("sink", &self.sink, SINKS.iter().map(|kind| kind.kind).collect()))?;
         let root = context.root(None)?;
-        let has_schema = root.join("schemas/pipeline.schema.json").is_file();
-        let text = skeleton(&self.name, source.example, sink.example, has_schema);
+        let text = skeleton(&self.name, source.example, sink.example, schema_line(&root));
         let path = format!("pipelines/{}/{}", self.name, project::PIPELINE_FILE);
         write_new(&root, &[(path.clone(), text)], &context.folder)?;
         let shown = project::shown(&root.join(&path), &context.folder);
@@ -61,15 +91,20 @@ impl New {
     }
 }
 
+/// The line by which editors find the schema of pipeline files, where the project has it.
+fn schema_line(root: &std::path::Path) -> &'static str {
+    let has_schema = root.join("schemas/pipeline.schema.json").is_file();
+    if has_schema { "#:schema ../../schemas/pipeline.schema.json\n" } else { "" }
+}
+
 fn unknown(role: &str, kind: &str, known: Vec<&str>) -> Stop {
     let help = format!("kinds of {role}s are: {}", known.join(", "));
     Diagnostic::error("unknown-kind", format!("there is no {role} of kind \"{kind}\"")).did_you_mean(kind, known).help(help).into()
 }
 
 /// The text of a pipeline whose sink takes what its source gives.
-fn skeleton(name: &str, source: &str, sink: &str, has_schema: bool) -> String {
+fn skeleton(name: &str, source: &str, sink: &str, schema: &str) -> String {
     let step = step_name(source, "source").unwrap_or_else(|| "rows".to_owned());
-    let schema = if has_schema { "#:schema ../../schemas/pipeline.schema.json\n" } else { "" };
     let mut sink = sink.trim().to_owned();
     let old = step_name(&sink, "sink");
     // Names are unique in a pipeline.
@@ -112,7 +147,7 @@ mod tests {
             "visits",
             "[source.flights]\n[source.flights.file]\npath = \"x.csv\"\n",
             "[sink.flights]\nfrom = \"latest\"   # a step\nmode = \"append\"\n[sink.flights.lake]\ntable = \"a.b\"\n",
-            true,
+            "#:schema ../../schemas/pipeline.schema.json\n",
         );
         assert_eq!(
             text,
@@ -126,7 +161,7 @@ mod tests {
     fn every_pair_of_kinds_makes_a_pipeline_that_parses() {
         for source in SOURCES {
             for sink in SINKS {
-                let text = skeleton("visits", source.example, sink.example, false);
+                let text = skeleton("visits", source.example, sink.example, "");
                 // Examples name connections as they please; a skeleton's author names theirs.
                 let mut connections: Vec<String> = text
                     .lines()
