@@ -25,6 +25,7 @@ pub mod publish;
 pub mod quarantine;
 pub mod query;
 pub mod reasons;
+pub mod record;
 pub mod run;
 pub mod session;
 pub mod share;

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Rows of one step that are held in memory at most.
-const ROWS_MAX: usize = 100_000;
+pub const ROWS_MAX: usize = 100_000;
 
 /// What is judged once all rows have passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,17 @@ pub enum Expectations<'a> {
     Named(&'a str),
 }
 
+/// What becomes of the rows that are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeps {
+    /// They are drawn and thrown away.
+    Nothing,
+    /// All are kept; more than memory should hold is a failure.
+    All,
+    /// The first so many are kept, and no more are drawn.
+    First(usize),
+}
+
 /// One trial.
 #[derive(Debug)]
 pub struct Trial<'a> {
@@ -54,8 +65,8 @@ pub struct Trial<'a> {
     pub given: Replaced,
     /// The steps whose rows are asked for.
     pub targets: Vec<String>,
-    /// Whether the targets' rows are kept, or only drawn.
-    pub keeps: bool,
+    /// What becomes of the targets' rows.
+    pub keeps: Keeps,
     /// What is judged.
     pub judge: Judge<'a>,
     /// How hard to try to stay within memory.
@@ -189,7 +200,15 @@ impl Trial<'_> {
         for target in &self.targets {
             let Some(planned) = flow.steps.iter().find(|planned| planned.step.name == *target) else { continue };
             planned.step.announce_reader();
-            readers.push((planned.step.clone(), Arc::default(), if self.keeps { Task::Collect } else { Task::Drain }));
+            readers.push((
+                planned.step.clone(),
+                Arc::default(),
+                match self.keeps {
+                    Keeps::Nothing => Task::Drain,
+                    Keeps::All => Task::Collect(None),
+                    Keeps::First(most) => Task::Collect(Some(most)),
+                },
+            ));
         }
         readers.extend(flow.checks.taps.iter().map(|tap| (tap.step.clone(), tap.taken.clone(), Task::Keep)));
         let mut plans = Vec::new();
@@ -211,15 +230,21 @@ impl Trial<'_> {
                         }
                         Ok(Done::Drained)
                     }
-                    Task::Collect => {
+                    Task::Collect(most) => {
                         let (mut batches, mut count) = (Vec::new(), 0);
                         while let Some(batch) = rows.next().await {
-                            let batch = batch?;
+                            let mut batch = batch?;
+                            if let Some(most) = most {
+                                batch = batch.slice(0, batch.num_rows().min(most - count));
+                            }
                             count += batch.num_rows();
                             if count > ROWS_MAX {
                                 return Ok(Done::TooMany(step));
                             }
                             batches.push(batch);
+                            if most == Some(count) {
+                                break;
+                            }
                         }
                         Ok(Done::Rows(step, batches))
                     }
@@ -296,7 +321,7 @@ impl Trial<'_> {
 
 enum Task {
     Drain,
-    Collect,
+    Collect(Option<usize>),
     Keep,
 }
 

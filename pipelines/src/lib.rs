@@ -27,4 +27,4 @@ pub use project::{Connection, PartialProject, Project};
 pub use schema::{KindSchema, pipeline_schema, project_schema};
 pub use settings::Settings;
 pub use sql::{Relation, SqlText};
-pub use test::{Fails, Given, GivenRows, Literal, Moment, Row, StepRows, Test};
+pub use test::{Fails, Given, GivenRows, Literal, Moment, Row, Rows, StepRows, Test};

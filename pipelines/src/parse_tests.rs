@@ -9,7 +9,7 @@ use crate::{
     cron::{CatchUp, Overlap, Retry},
     golden::{check, render},
     pipeline::{Expected, Incremental, Keep, Measure, Mode, OnInvalid, OnSchemaChange, Operator, Reference, ShareMax},
-    test::{Given, GivenRows, Literal, Moment, Row, StepRows, Test},
+    test::{Given, GivenRows, Literal, Moment, Row, Rows, StepRows, Test},
 };
 
 const KINDS: Vocabulary<'_> = Vocabulary {
@@ -165,7 +165,7 @@ fn the_file_of_the_design_is_read_whole() {
     let test = &pipeline.tests[0];
     assert_eq!(test.name.value, "a flight without a departure delay is left out");
     assert!(matches!(&test.given[0].rows, GivenRows::Rows(rows) if rows.len() == 2 && rows[1].cells.len() == 2));
-    assert_eq!((test.given[1].step.value.as_str(), test.expect[0].rows.len(), test.fails.is_none()), ("planes", 1, true));
+    assert_eq!((test.given[1].step.value.as_str(), test.expect[0].rows.listed().len(), test.fails.is_none()), ("planes", 1, true));
 }
 
 #[test]
@@ -329,7 +329,10 @@ proptest! {
         let columns = [("x y".to_owned(), place("text"))].into_iter().collect();
         let typed = Given { step: place("a"), rows: GivenRows::Typed { columns, rows: rows.clone() } };
         let test = Test {
-            name: place(&name), span: 0..0, given: vec![typed], expect: vec![StepRows { step: place("a"), rows }],
+            name: place(&name), span: 0..0, given: vec![typed], expect: vec![
+                StepRows { step: place("a"), of: "a".to_owned(), rows: Rows::Any(rows.clone()) },
+                StepRows { step: place("z"), of: "a".to_owned(), rows: Rows::Ordered(rows) },
+            ],
             quarantine: vec![], fails: None, now: None,
         };
         let text = format!("{}\n{}", small(""), test.to_toml(&[remark]));
@@ -337,7 +340,9 @@ proptest! {
         let found = &pipeline.tests[0];
         prop_assert_eq!(&found.name.value, &name);
         let GivenRows::Typed { rows: given, .. } = &found.given[0].rows else { panic!("typed") };
-        for rows in [given, &found.expect[0].rows] {
+        prop_assert_eq!(&found.expect[1].of, "a");
+        prop_assert!(matches!(found.expect[1].rows, Rows::Ordered(_)));
+        for rows in [given, found.expect[0].rows.listed(), found.expect[1].rows.listed()] {
             let found: Vec<Literal> = rows.iter().map(|row| bare(&row.cells[0].1.value)).collect();
             prop_assert_eq!(found, values.iter().map(bare).collect::<Vec<_>>());
         }

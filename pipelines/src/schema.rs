@@ -375,6 +375,7 @@ fn test() -> Value {
     let given = json!({ "anyOf": [
         rows,
         table("The rows of a file, read as the source reads its own.", json!({ "file": string("The path, relative to this file.", None) }), &["file"]),
+        table("The outcome of a query that reads no table.", json!({ "sql": string("The query, such as select 1 as id union all select 2.", None) }), &["sql"]),
         table(
             "Exactly these columns, and rows of them.",
             json!({
@@ -396,13 +397,22 @@ fn test() -> Value {
             &["code"],
         ),
     ] });
+    let count =
+        || table("So many rows.", json!({ "count": { "type": "integer", "minimum": 0, "description": "How many rows." } }), &["count"]);
+    let listed = |mut keys: Value| {
+        merge(&mut keys, json!({ "rows": rows }));
+        table("These rows.", keys, &["rows"])
+    };
+    let ordered = json!({ "ordered": { "type": "boolean", "default": false, "description": "Whether the rows come in this order." } });
+    let (expected, rejected) =
+        (json!({ "anyOf": [rows, listed(ordered), count()] }), json!({ "anyOf": [rows, listed(json!({})), count()] }));
     let mut test = table(
         "Given these rows, expect those.",
         json!({
             "name": string("What holds, in a sentence.", None),
             "given": steps("Rows in place of those that a step would read or make.", given),
-            "expect": steps("Rows that a step makes, in any order; only the columns they name are compared.", rows.clone()),
-            "quarantine": steps("Rows that a step rejects, as the quarantine shows them: code, column, reason, row, raw.", rows),
+            "expect": steps("Rows that a step makes, or a sink takes, in any order; only the columns they name are compared.", expected),
+            "quarantine": steps("Rows that a step rejects, as the quarantine shows them: code, column, reason, row, raw.", rejected),
             "fails": fails,
             "now": { "description": "The time it is: a date or a datetime. Default: when the test is run." },
             "interval": { "description": "The interval that is run." },

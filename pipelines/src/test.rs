@@ -3,7 +3,10 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use indexmap::IndexMap;
 
-use crate::diagnostic::{Span, Spanned};
+use crate::{
+    diagnostic::{Span, Spanned},
+    sql::SqlText,
+};
 
 /// One test of a pipeline.
 #[derive(Debug, Clone)]
@@ -14,7 +17,7 @@ pub struct Test {
     pub span: Span,
     /// Rows in place of those that steps would read or make; each step exists and is a source or a transform.
     pub given: Vec<Given>,
-    /// Rows that steps make of them.
+    /// Rows that steps make of them, and that sinks take.
     pub expect: Vec<StepRows>,
     /// Rows that steps reject, as the quarantine shows them.
     pub quarantine: Vec<StepRows>,
@@ -47,15 +50,49 @@ pub enum GivenRows {
     },
     /// A file, read as the source reads its own.
     File(Spanned<String>),
+    /// The outcome of a query that reads no table.
+    Sql(SqlText),
 }
 
-/// The rows expected of one step.
+/// What is expected of one step.
 #[derive(Debug, Clone)]
 pub struct StepRows {
-    /// The step.
+    /// The step as it was written: of rows that leave the pipeline, a sink.
     pub step: Spanned<String>,
-    /// Its rows, in any order.
-    pub rows: Vec<Row>,
+    /// The step whose rows they are: of a sink, the one that it takes them from.
+    pub of: String,
+    /// Its rows.
+    pub rows: Rows,
+}
+
+/// Rows as they are expected.
+#[derive(Debug, Clone)]
+pub enum Rows {
+    /// These, in any order.
+    Any(Vec<Row>),
+    /// These, one after another.
+    Ordered(Vec<Row>),
+    /// So many.
+    Count(Spanned<u64>),
+}
+
+impl Rows {
+    /// The rows that are written down.
+    pub fn listed(&self) -> &[Row] {
+        match self {
+            Rows::Any(rows) | Rows::Ordered(rows) => rows,
+            Rows::Count(_) => &[],
+        }
+    }
+
+    /// The value as TOML.
+    pub fn to_toml(&self) -> String {
+        match self {
+            Rows::Any(rows) => rows_to_toml(rows),
+            Rows::Ordered(rows) => format!("{{ ordered = true, rows = {} }}", rows_to_toml(rows)),
+            Rows::Count(count) => format!("{{ count = {} }}", count.value),
+        }
+    }
 }
 
 /// One row as written.
@@ -174,7 +211,7 @@ impl Test {
         for (header, steps) in [("test.expect", &self.expect), ("test.quarantine", &self.quarantine)] {
             if !steps.is_empty() {
                 out.push_str(&format!("[{header}]\n"));
-                steps.iter().for_each(|step| out.push_str(&format!("{} = {}\n", key(&step.step.value), rows_to_toml(&step.rows))));
+                steps.iter().for_each(|step| out.push_str(&format!("{} = {}\n", key(&step.step.value), step.rows.to_toml())));
             }
         }
         // Plain values stand before the first sub-table, which would take them in.
@@ -185,6 +222,7 @@ impl Test {
             match &given.rows {
                 GivenRows::Rows(rows) => plain.push_str(&format!("{step} = {}\n", rows_to_toml(rows))),
                 GivenRows::File(path) => plain.push_str(&format!("{step} = {{ file = {} }}\n", quoted(&path.value))),
+                GivenRows::Sql(sql) => plain.push_str(&format!("{step} = {{ sql = {} }}\n", quoted(&sql.text))),
                 GivenRows::Typed { columns, rows } => {
                     let columns: Vec<String> =
                         columns.iter().map(|(name, word)| format!("{} = {}", key(name), quoted(&word.value))).collect();

@@ -14,7 +14,7 @@ use crate::{
     arrow::{self, Facts},
     check::{self, Rules},
     document::{Document, Place, offset_of, offset_of_line, span_of},
-    kernel,
+    kernel, personal,
     version::{self, Version},
 };
 
@@ -64,6 +64,7 @@ impl Contract {
         about_objects(&schema).map_err(|error| ContractError { offset: offset_of(text, ""), ..error })?;
         let at_version = |error| ContractError { offset: offset_of(text, &format!("/{}", version::KEY)), ..error };
         let version = version::read(&schema).map_err(at_version)?;
+        personal::check(&schema).map_err(|(pointer, error)| ContractError { offset: offset_of(text, &pointer), ..error })?;
         let options = jsonschema::options().offline().should_validate_formats(true);
         let fail = |error: jsonschema::ValidationError<'_>| schema_error(text, &error);
         let validator = options.build(&schema).map_err(fail)?;

@@ -17,6 +17,7 @@ mod judge;
 mod kernel;
 mod keys;
 mod lists;
+pub mod personal;
 pub mod prove;
 mod scan;
 mod seen;

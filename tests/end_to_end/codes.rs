@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Words with a hyphen that are no codes.
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 12] = [
     "date-time",
     "utf-8",
     "utf-16",
@@ -17,6 +17,7 @@ const OTHERS: [&str; 11] = [
     "verify-ca",
     "verify-full",
     "weir-judged",
+    "x-weir-personal",
     "x-weir-seen",
     "x-weir-type",
     "x-weir-version",

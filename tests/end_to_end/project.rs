@@ -148,8 +148,13 @@ impl Project {
 
 impl Running {
     /// Starts a prepared command, its output going to files: no pipe fills up and blocks it.
-    pub fn start(mut command: Command) -> Self {
+    pub fn start(command: Command) -> Self {
         let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        Self::with_output(command, stdout, stderr)
+    }
+
+    /// The same, with the files that its output goes to.
+    pub fn with_output(mut command: Command, stdout: File, stderr: File) -> Self {
         command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
         let mut words = vec![Path::new(command.get_program()).file_name().unwrap().to_string_lossy().into_owned()];
         words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));

@@ -6,6 +6,7 @@ mod columns;
 mod connections;
 mod drift;
 mod known;
+mod made;
 mod modes;
 mod names;
 mod proxy;

@@ -1,45 +1,37 @@
 //! From a run that failed to the few rows that still fail: its sources are read again, `search` leaves out what can go, and what is left
 //! becomes a test. No destination is touched, nothing is staged, no state is written.
 
+pub(crate) mod read;
 pub mod search;
+pub(crate) mod written;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use arrow::{
-    array::{Array, RecordBatch, RecordBatchOptions},
-    compute::{cast, concat_batches},
-    datatypes::{DataType, Field, Schema},
-};
 use chrono::DateTime;
-use datafusion::{physical_plan::execute_stream, prelude::SessionContext};
-use futures::StreamExt;
-use indexmap::IndexMap;
 use tokio_util::sync::CancellationToken;
-use weir_connectors::{Coordinates, Purpose, RunContext};
-use weir_pipelines::{Expected, Fails, Given, GivenRows, OnInvalid, Operator, Pipeline, Spanned, Test};
-use weir_schemas::json;
+use weir_connectors::RunContext;
+use weir_pipelines::{Expected, Fails, Pipeline, Test};
 
 use crate::{
     error::{Failure, Result, RunError},
     history::{History, RunRecord, RunStatus},
-    plan::{self, Frugality, Inputs},
-    run::explain_step,
-    spill::{SpillWriter, Spilled},
-    step::Input as StepInput,
-    test::{given, judge_of, targets_of, value},
-    trial::{self, Failed, Trial},
+    plan::{self, Frugality},
+    test::{judge_of, targets_of},
+    trial::{self, Failed, Keeps, Trial},
     workspace::Workspace,
 };
-use search::{End, Input, Oracle, reduce, total};
+use read::{Extent, read};
+use search::{End, Input, Oracle, narrow, reduce, total};
+use written::{given, spanned, tells_the_time};
 
 /// The codes of failures that come from the rows alone.
 const CODES: [&str; 4] = ["expectation-failed", "invalid-row", "run", "too-many-invalid"];
 /// More rows than this are no test that anybody reads.
-const ROWS_MAX: u64 = 200;
+pub(crate) const ROWS_MAX: u64 = 200;
 /// Inputs of fewer rows are executed in one stream: several cost more than they save.
 const PARALLEL_ROWS_MIN: u64 = 50_000;
 
@@ -97,7 +89,8 @@ pub async fn minimise(
     }
     let code = run.code.clone().unwrap_or_else(|| "expectation-failed".to_owned());
     let recorded = Fails { code: spanned(code), step: run.step.clone().map(spanned), expectation: None };
-    let (mut input, unreadable) = read(history, pipeline, &targets_of(pipeline, &recorded), &Arc::new(context.clone())).await?;
+    let (mut input, unreadable) =
+        read(Extent::OfRun(history), pipeline, &targets_of(pipeline, &recorded), &Arc::new(context.clone())).await?;
     let fails = |error: &RunError, expectation: &Option<String>| Fails {
         code: spanned(error.code.to_owned()),
         step: error.step.clone().map(spanned),
@@ -163,10 +156,6 @@ pub async fn minimise(
     })
 }
 
-fn spanned(text: String) -> Spanned<String> {
-    Spanned::new(text, 0..0)
-}
-
 /// Refuses a run whose failure no choice of rows brings back.
 fn refuse(pipeline: &Pipeline, run: &RunRecord) -> Result<()> {
     if run.status != RunStatus::Failed {
@@ -213,64 +202,6 @@ fn refuse(pipeline: &Pipeline, run: &RunRecord) -> Result<()> {
     }
 }
 
-/// Reads what the sources of `targets` hold, as the run would: nothing is judged yet. Also what each source could not read, by its count.
-async fn read(
-    history: &History,
-    pipeline: &Pipeline,
-    targets: &[String],
-    context: &Arc<RunContext>,
-) -> Result<(Input, BTreeMap<String, u64>)> {
-    let (mut part, _) = trial::part(pipeline, targets, |_| false);
-    part.transforms.clear();
-    part.expectations.clear();
-    let mut inputs = Inputs::default();
-    for source in &mut part.sources {
-        source.rules.max_invalid = None;
-        source.rules.on_invalid = OnInvalid::Drop;
-        inputs.seen.insert(source.name.value.clone(), history.cursors(&pipeline.name.value, &source.name.value).await?);
-    }
-    let flow = plan::plan(&part, context, Purpose::Run, Frugality::Fast, &inputs).await?;
-    let (mut input, mut unreadable) = (Input::new(), BTreeMap::new());
-    for planned in &flow.steps {
-        let StepInput::Provider(table) = &planned.step.input else { continue };
-        let name = &planned.step.name;
-        let failed = |error| explain_step(&crate::step::mark(name, error));
-        // All that is done to the rows before their contract is part of reading them.
-        let checks = &planned.step.checks[..planned.step.checks.len() - usize::from(planned.contract.is_some())];
-        let schema = checks.last().map_or_else(|| table.schema(), |check| check.schema());
-        let mut columns = schema.fields().len();
-        // With a contract, the rows carry their places.
-        if part.sources.iter().any(|source| source.name.value == *name && source.rules.contract.is_some()) {
-            columns -= Coordinates::fields().len();
-        }
-        let kept: Vec<usize> = (0..columns).collect();
-        let frame = flow.session.read_table(table.clone()).map_err(failed)?;
-        let rows = frame.create_physical_plan().await.map_err(failed)?;
-        let mut rows = execute_stream(rows, flow.session.task_ctx()).map_err(failed)?;
-        let schema = Arc::new(schema.project(&kept).expect("the columns are there"));
-        let mut writer = SpillWriter::create(&context.runtime, &schema, "the input of a failed run").map_err(failed)?;
-        loop {
-            let batch = tokio::select! {
-                biased;
-                () = context.cancel.cancelled() => return Err(Failure::Interrupted),
-                batch = rows.next() => batch,
-            };
-            let Some(batch) = batch else { break };
-            let mut batch = batch.map_err(failed)?;
-            for check in checks {
-                let (good, rejects) = check.apply(batch).map_err(failed)?;
-                planned.step.rejects.reject(rejects)?;
-                batch = good;
-            }
-            let batch = batch.project(&kept).map_err(|error| failed(error.into()))?;
-            writer.write(&batch).map_err(failed)?;
-        }
-        input.insert(name.clone(), writer.finish().map_err(failed)?);
-        unreadable.insert(name.clone(), planned.desk.rejected());
-    }
-    Ok((input, unreadable))
-}
-
 struct Search<'a> {
     pipeline: &'a Pipeline,
     context: RunContext,
@@ -292,7 +223,7 @@ impl Search<'_> {
             context: Arc::new(context),
             given: search::tables(input),
             targets: targets_of(self.pipeline, &self.fails),
-            keeps: false,
+            keeps: Keeps::Nothing,
             judge: judge_of(&self.fails),
             frugality: self.frugality,
             contracts: Arc::default(),
@@ -399,104 +330,6 @@ fn likeness_of(message: &str) -> String {
     out
 }
 
-/// Leaves out columns that the failure does not need.
-async fn narrow(input: &mut Input, search: &mut Search<'_>, runtime: &datafusion::execution::runtime_env::RuntimeEnv) -> Result<End> {
-    let names: Vec<String> = input.keys().cloned().collect();
-    for name in names {
-        let columns: Vec<String> = input[&name].schema().fields().iter().map(|field| field.name().clone()).collect();
-        for column in columns {
-            let schema = input[&name].schema().clone();
-            let kept: Vec<usize> = (0..schema.fields().len()).filter(|at| *schema.field(*at).name() != column).collect();
-            if kept.is_empty() {
-                break;
-            }
-            let failed = |error| explain_step(&error);
-            let projected = Arc::new(schema.project(&kept).expect("the columns are there"));
-            let mut writer = SpillWriter::create(runtime, &projected, "rows of a failing input").map_err(failed)?;
-            let mut rows = input[&name].stream();
-            while let Some(batch) = rows.next().await {
-                writer.write(&batch.and_then(|batch| Ok(batch.project(&kept)?)).map_err(failed)?).map_err(failed)?;
-            }
-            let old = input.insert(name.clone(), writer.finish().map_err(failed)?).expect("the source is there");
-            match search.fails(input).await? {
-                Some(true) => {}
-                Some(false) => {
-                    input.insert(name.clone(), old);
-                }
-                None => {
-                    input.insert(name.clone(), old);
-                    return Ok(End::OutOfTime);
-                }
-            }
-        }
-    }
-    Ok(End::Smallest)
-}
-
-/// The input as a test gives it. Fails where a value cannot be written there.
-async fn given(session: &SessionContext, pipeline: &Pipeline, input: &Input) -> Result<Vec<Given>> {
-    let mut all = Vec::new();
-    for source in &pipeline.sources {
-        let Some(rows) = input.get(&source.name.value) else { continue };
-        let batch = whole(rows).await?;
-        let columns: IndexMap<String, Spanned<String>> = batch
-            .schema()
-            .fields()
-            .iter()
-            .map(|field| (field.name().clone(), spanned(given::type_word(session, field.data_type()))))
-            .collect();
-        let rows = value::rows(&batch);
-        let unsayable = |column: &str, data_type: &DataType| {
-            Failure::error(
-                "not-sayable",
-                format!("\"{column}\" of \"{}\" is {data_type}, and a test cannot say its values", source.name.value),
-            )
-            .help("the file is as it was; a transform that casts the column to text can be given in its place")
-        };
-        // Written and read back, it must be the same.
-        let again = given::typed(session, &columns, &pipeline.file).and_then(|schema| value::batch(&schema, &rows, &pipeline.file));
-        for (at, field) in batch.schema().fields().iter().enumerate() {
-            let same = again.as_ref().is_ok_and(|again| same_column(&batch, again, at));
-            let alone = || {
-                let column: IndexMap<_, _> = columns.get_index(at).map(|(name, word)| (name.clone(), word.clone())).into_iter().collect();
-                given::typed(session, &column, &pipeline.file).and_then(|schema| value::batch(&schema, &rows, &pipeline.file)).is_ok()
-            };
-            if !same && (again.is_ok() || !alone()) {
-                return Err(unsayable(field.name(), field.data_type()));
-            }
-        }
-        all.push(Given { step: spanned(source.name.value.clone()), rows: GivenRows::Typed { columns, rows } });
-    }
-    Ok(all)
-}
-
-fn same_column(a: &RecordBatch, b: &RecordBatch, at: usize) -> bool {
-    let to = b.column(at).data_type();
-    let Ok(column) = cast(a.column(at), to) else { return false };
-    let one = |column: Arc<dyn Array>| {
-        RecordBatch::try_new(Arc::new(Schema::new(vec![Field::new("x", column.data_type().clone(), true)])), vec![column]).ok()
-    };
-    match (one(column), one(b.column(at).clone())) {
-        (Some(a), Some(b)) => (0..a.num_rows()).all(|row| json::text(&a, row) == json::text(&b, row)),
-        _ => false,
-    }
-}
-
-async fn whole(rows: &Spilled) -> Result<RecordBatch> {
-    let mut batches = Vec::new();
-    let mut stream = rows.stream();
-    while let Some(batch) = stream.next().await {
-        batches.push(batch.map_err(|error| explain_step(&error))?);
-    }
-    let batch = concat_batches(rows.schema(), &batches).map_err(|error| Failure::error("arrow", error.to_string()))?;
-    // What marks a text as JSON is the contract's to say again.
-    let fields: Vec<Field> = batch.schema().fields().iter().map(|field| field.as_ref().clone().with_metadata(HashMap::new())).collect();
-    let columns = batch.columns().to_vec();
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let plain = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options);
-    plain.map_err(|error| Failure::error("arrow", error.to_string()))
-}
-
 /// A name that no test of the pipeline has.
 fn name_of(pipeline: &Pipeline, failed: &Failed) -> String {
     let name = match (&failed.expectation, &failed.error.step) {
@@ -504,26 +337,7 @@ fn name_of(pipeline: &Pipeline, failed: &Failed) -> String {
         (None, Some(step)) => format!("smallest input that fails in \"{step}\" ({})", failed.error.code),
         (None, None) => format!("smallest input that fails ({})", failed.error.code),
     };
-    let taken = |name: &str| pipeline.tests.iter().any(|test| test.name.value == name);
-    let mut free = name.clone();
-    for number in 2.. {
-        if !taken(&free) {
-            break;
-        }
-        free = format!("{name}, {number}");
-    }
-    free
-}
-
-/// Whether any step asks what time it is.
-fn tells_the_time(pipeline: &Pipeline) -> bool {
-    pipeline.transforms.iter().any(|transform| match &transform.operator {
-        Operator::Sql(sql) | Operator::Filter(sql) => {
-            let text = sql.text.to_lowercase();
-            ["now(", "today(", "current_"].iter().any(|word| text.contains(word))
-        }
-        _ => false,
-    })
+    written::free_name(pipeline, name)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! what is left still fails, source after source, until no single row can go. What it costs is the sum of the sizes it tries, and each
 //! success makes them smaller; memory holds a batch.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use arrow::{array::BooleanArray, compute::filter_record_batch};
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -96,6 +96,40 @@ async fn one(name: &str, input: &mut Input, oracle: &mut impl Oracle, runtime: &
             break;
         } else {
             parts *= 2;
+        }
+    }
+    Ok(End::Smallest)
+}
+
+/// Leaves out columns that the failure does not need.
+pub(crate) async fn narrow(input: &mut Input, search: &mut impl Oracle, runtime: &RuntimeEnv) -> Result<End> {
+    let names: Vec<String> = input.keys().cloned().collect();
+    for name in names {
+        let columns: Vec<String> = input[&name].schema().fields().iter().map(|field| field.name().clone()).collect();
+        for column in columns {
+            let schema = input[&name].schema().clone();
+            let kept: Vec<usize> = (0..schema.fields().len()).filter(|at| *schema.field(*at).name() != column).collect();
+            if kept.is_empty() {
+                break;
+            }
+            let failed = |error| explain_step(&error);
+            let projected = Arc::new(schema.project(&kept).expect("the columns are there"));
+            let mut writer = SpillWriter::create(runtime, &projected, "rows of a failing input").map_err(failed)?;
+            let mut rows = input[&name].stream();
+            while let Some(batch) = rows.next().await {
+                writer.write(&batch.and_then(|batch| Ok(batch.project(&kept)?)).map_err(failed)?).map_err(failed)?;
+            }
+            let old = input.insert(name.clone(), writer.finish().map_err(failed)?).expect("the source is there");
+            match search.fails(input).await? {
+                Some(true) => {}
+                Some(false) => {
+                    input.insert(name.clone(), old);
+                }
+                None => {
+                    input.insert(name.clone(), old);
+                    return Ok(End::OutOfTime);
+                }
+            }
         }
     }
     Ok(End::Smallest)

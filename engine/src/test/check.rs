@@ -7,11 +7,11 @@ use arrow::datatypes::{DataType, SchemaRef};
 use weir_connectors::{Coordinates, RunContext};
 use weir_pipelines::{Diagnostic, Diagnostics, GivenRows, Pipeline, Test};
 
-use super::{compare, give, is_inside, judge_of, reject_schema, targets, with_help};
+use super::{compare, give, given::Asked, is_inside, judge_of, reject_schema, session, targets, with_help};
 use crate::{
-    plan::{self, Frugality, Inputs, Outside, PlannedStep, Replaced},
+    plan::{Frugality, Inputs, Outside, PlannedStep, Replaced},
     step::Step,
-    trial::{self, Judge, Trial},
+    trial::{self, Judge, Keeps, Trial},
 };
 
 /// What is wrong with a pipeline's tests, and failures of systems outside that a file which a test names is in. `steps` are those of the
@@ -29,17 +29,18 @@ pub async fn check(
         return (found.wrong, found.outside);
     }
     let context = Arc::new(RunContext { partitions: 1, ..context.clone() });
-    let session = plan::session(context.runtime.clone(), 1, context.batch_rows, Frugality::Fast);
+    let session = session(&context);
     let planned: Vec<Arc<Step>> = steps.iter().map(|planned| planned.step.clone()).collect();
     let mut drafts: Vec<(Given, Vec<Arc<Step>>)> = Vec::new();
     let (contracts, offline) = (&inputs.contracts, inputs.known.as_ref().is_some_and(|known| known.offline));
     // A file that lies elsewhere cannot be looked into without asking.
     let is_out_of_reach = |test: &&Test| offline && files(test).iter().any(|(_, path)| path.contains("://"));
     for test in pipeline.tests.iter().filter(|test| !is_out_of_reach(test)) {
-        let (part, given) = match give(pipeline, test, &session, contracts) {
+        let (part, given) = match give(pipeline, test, &session, contracts, Asked::Columns).await {
             Ok(given) => given,
-            Err(wrong) => {
-                found.add(wrong);
+            // Nothing is executed that could fail otherwise.
+            Err(failure) => {
+                found.add(failure.into_diagnostics(&pipeline.file, test.name.span.clone()));
                 continue;
             }
         };
@@ -62,7 +63,7 @@ pub async fn check(
                     context: context.clone(),
                     given,
                     targets: given_as.targets.clone(),
-                    keeps: false,
+                    keeps: Keeps::Nothing,
                     judge: test.fails.as_ref().map_or(Judge::Nothing, judge_of),
                     frugality: Frugality::Fast,
                     contracts: contracts.clone(),
@@ -136,7 +137,7 @@ fn same(step: &Step, given: &SchemaRef) -> bool {
 fn expected(pipeline: &Pipeline, test: &Test, steps: &[Arc<Step>]) -> Diagnostics {
     let mut wrong = Diagnostics::new();
     for rows in &test.expect {
-        if let Some(step) = steps.iter().find(|step| step.name == rows.step.value) {
+        if let Some(step) = steps.iter().find(|step| step.name == rows.of) {
             wrong.extend(compare::Wanted::of(pipeline, rows, &step.schema).err().into_iter().flatten());
         }
     }

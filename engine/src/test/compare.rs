@@ -9,7 +9,7 @@ use arrow::{
     datatypes::{DataType, Float64Type, Schema, SchemaRef},
 };
 use serde::Serialize;
-use weir_pipelines::{Diagnostic, Diagnostics, Literal, Pipeline, Spanned, StepRows};
+use weir_pipelines::{Diagnostic, Diagnostics, Literal, Pipeline, Rows, SourceFile, Spanned, StepRows};
 
 use super::value;
 use crate::transforms::{listed, unknown_column};
@@ -19,15 +19,55 @@ const FLOAT_TOLERANCE: f64 = 1e-9;
 /// So many rows without a counterpart are held against one another; more are listed as they are.
 const PAIRED_MAX: usize = 200;
 
+/// Rows that are found beside a count that is not theirs, as examples.
+const FOUND_MAX: usize = 20;
+
 /// One way in which rows differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// `missing`, `unexpected` or `changed`.
+    /// `missing`, `unexpected`, `changed` or `moved`; `found` where only a count was expected.
     pub kind: &'static str,
     /// The row, as TOML: the expected one, or the one found.
     pub row: String,
-    /// What differs, column by column; `changed` only.
+    /// What differs, column by column, or in place; `changed` and `moved` only.
     pub cells: Vec<String>,
+}
+
+/// How a step's rows are held against those expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compared {
+    /// They are those.
+    Same,
+    /// They are others.
+    Other(Vec<Difference>),
+    /// They are those, and come in another order.
+    Moved(Vec<Difference>),
+    /// They are not so many: how many they are, and the first of them.
+    Counted(u64, Vec<Difference>),
+}
+
+impl Compared {
+    /// What a person is told, and the rows that differ; none where nothing does. `does` is what the step does with its rows.
+    pub fn into_failure(
+        self,
+        test: &str,
+        expected: &StepRows,
+        does: &str,
+        file: &Arc<SourceFile>,
+    ) -> Option<(Diagnostic, Vec<Difference>)> {
+        let step = &expected.step.value;
+        let (what, differences) = match self {
+            Compared::Same => return None,
+            Compared::Other(differences) => ("other rows than expected".to_owned(), differences),
+            Compared::Moved(differences) => ("its rows in another order than expected".to_owned(), differences),
+            Compared::Counted(count, rows) => {
+                let wanted = if let Rows::Count(count) = &expected.rows { count.value } else { 0 };
+                (format!("{count} row{}, expected {wanted}", if count == 1 { "" } else { "s" }), rows)
+            }
+        };
+        let at = if let Rows::Count(count) = &expected.rows { count.span.clone() } else { expected.step.span.clone() };
+        Some((Diagnostic::error("test-failed", format!("\"{test}\": \"{step}\" {does} {what}")).at(file, at, ""), differences))
+    }
 }
 
 /// The rows expected of a step, as it could have them.
@@ -43,10 +83,10 @@ impl Wanted {
     /// Types the rows expected of a step with these columns. Fails on a row that can never be: a column that is not there, a value not of its
     /// type.
     pub fn of(pipeline: &Pipeline, expected: &StepRows, schema: &SchemaRef) -> Result<Self, Diagnostics> {
-        let step = &expected.step.value;
+        let (step, listed_rows) = (&expected.of, expected.rows.listed());
         let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
         let mut named: Vec<&Spanned<String>> = Vec::new();
-        for (name, _) in expected.rows.iter().flat_map(|row| &row.cells) {
+        for (name, _) in listed_rows.iter().flat_map(|row| &row.cells) {
             if !named.iter().any(|known| known.value == name.value) {
                 named.push(name);
             }
@@ -84,7 +124,7 @@ impl Wanted {
         if !unsayable.is_empty() {
             return Err(unsayable);
         }
-        let rows = value::batch(&wanted, &expected.rows, &pipeline.file).map_err(|wrong| {
+        let rows = value::batch(&wanted, listed_rows, &pipeline.file).map_err(|wrong| {
             wrong.into_iter().map(|one| one.help(format!("columns of \"{step}\" are: {}", listed(&columns)))).collect::<Vec<_>>()
         })?;
         Ok(Self { names, rows })
@@ -92,12 +132,7 @@ impl Wanted {
 }
 
 /// Compares a step's rows with those expected. Fails on an expected row that can never be.
-pub fn compare(
-    pipeline: &Pipeline,
-    expected: &StepRows,
-    schema: &SchemaRef,
-    found: &[RecordBatch],
-) -> Result<Vec<Difference>, Diagnostics> {
+pub fn compare(pipeline: &Pipeline, expected: &StepRows, schema: &SchemaRef, found: &[RecordBatch]) -> Result<Compared, Diagnostics> {
     let found = concat_batches(schema, found)
         .map_err(|error| vec![Diagnostic::error("cannot-compare", error.to_string()).at(&pipeline.file, expected.step.span.clone(), "")])?;
     let Wanted { names, rows } = Wanted::of(pipeline, expected, schema)?;
@@ -111,7 +146,41 @@ pub fn compare(
         .map(|(column, field)| cast(column, field.data_type()).unwrap_or_else(|_| column.clone()))
         .collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    Ok(differences(&names, &cells(rows.columns(), &wanted, expected.rows.len()), &cells(&found_columns, &wanted, found.num_rows())))
+    let count = found.num_rows();
+    match &expected.rows {
+        Rows::Count(wanted) if wanted.value == count as u64 => Ok(Compared::Same),
+        Rows::Count(_) => {
+            let shown = cells(&found_columns, &wanted, count.min(FOUND_MAX + 1));
+            let shown = shown.iter().map(|row| Difference { kind: "found", row: show(&names, row), cells: Vec::new() });
+            Ok(Compared::Counted(count as u64, shown.collect()))
+        }
+        Rows::Any(listed) | Rows::Ordered(listed) => {
+            let (expected_cells, found) = (cells(rows.columns(), &wanted, listed.len()), cells(&found_columns, &wanted, count));
+            let other = differences(&names, &expected_cells, &found);
+            if !other.is_empty() {
+                return Ok(Compared::Other(other));
+            }
+            let moved = if let Rows::Ordered(_) = &expected.rows { moved(&names, &expected_cells, &found) } else { Vec::new() };
+            Ok(if moved.is_empty() { Compared::Same } else { Compared::Moved(moved) })
+        }
+    }
+}
+
+/// The rows that do not come where they are expected, of rows that are the same.
+fn moved(names: &[&str], expected: &[Vec<Cell>], found: &[Vec<Cell>]) -> Vec<Difference> {
+    let same = |a: &[Cell], b: &[Cell]| a.iter().zip(b).all(|(a, b)| a.agrees(b));
+    let mut taken: Vec<bool> = expected.iter().zip(found).map(|(a, b)| same(a, b)).collect();
+    let mut out = Vec::new();
+    for (at, row) in expected.iter().enumerate() {
+        if same(row, &found[at]) {
+            continue;
+        }
+        let place = (0..found.len()).find(|other| !taken[*other] && same(row, &found[*other]));
+        place.into_iter().for_each(|place| taken[place] = true);
+        let cells = place.map(|place| format!("comes as row {}, expected as row {}", place + 1, at + 1));
+        out.push(Difference { kind: "moved", row: show(names, row), cells: cells.into_iter().collect() });
+    }
+    out
 }
 
 /// The type that cells are compared in.
@@ -250,6 +319,25 @@ mod tests {
         assert_eq!(kinds(&[&["x", "1"]], &[&["x", "2"]]), ["changed { a = x, b = 1 } b is 2, expected 1"]);
         assert_eq!(kinds(&[&["x", "1"]], &[&["y", "2"]]), ["missing { a = x, b = 1 }", "unexpected { a = y, b = 2 }"]);
         assert_eq!(kinds(&[&["x", ""]], &[&["x", "2"]]), ["changed { a = x } b is 2, expected null"]);
+    }
+
+    #[test]
+    fn rows_in_another_order_are_told_by_their_places() {
+        let told = |expected: &[&[&str]], found: &[&[&str]]| -> Vec<String> {
+            let moved = moved(&["a", "b"], &rows(expected), &rows(found));
+            moved.iter().map(|one| format!("{} {}", one.row, one.cells.join(", "))).collect()
+        };
+        let (x, y, z): (&[&str], &[&str], &[&str]) = (&["x", "1"], &["y", "2"], &["z", "3"]);
+        assert_eq!(told(&[x, y, z], &[x, y, z]), [""; 0]);
+        assert_eq!(
+            told(&[x, y, z, x], &[y, x, x, z]),
+            [
+                "{ a = x, b = 1 } comes as row 2, expected as row 1",
+                "{ a = y, b = 2 } comes as row 1, expected as row 2",
+                "{ a = z, b = 3 } comes as row 4, expected as row 3",
+                "{ a = x, b = 1 } comes as row 3, expected as row 4",
+            ]
+        );
     }
 
     #[test]

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, DictionaryArray, Int32Array, RecordBatch, StringArray, UInt64Array},
+    array::{ArrayRef, DictionaryArray, Int32Array, RecordBatch, RecordBatchOptions, StringArray, UInt64Array, new_null_array},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use datafusion::{catalog::TableProvider, common::DFSchema, datasource::MemTable, logical_expr::ExprSchemable, prelude::SessionContext};
 use indexmap::IndexMap;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 use weir_connectors::Coordinates;
-use weir_pipelines::{Diagnostic, Diagnostics, GivenRows, Pipeline, Row, Rules, SourceFile, Spanned};
+use weir_pipelines::{Diagnostic, Diagnostics, GivenRows, Literal, Pipeline, Row, Rules, SourceFile, Spanned, SqlText};
 
-use super::value;
-use crate::contracts::Contracts;
+use super::{query, value};
+use crate::{contracts::Contracts, error::Result, sql::sql_name};
 
 /// What a contract says about rows that a test writes.
 #[derive(Debug)]
@@ -30,19 +31,34 @@ pub fn declared(pipeline: &Pipeline, rules: &Rules, contracts: &Contracts) -> Op
     Some(Declared { columns, schema: serde_json::from_str(&text).ok()? })
 }
 
-/// The rows given in the file itself, as a table. With a contract, the last two columns say which row of the test it is.
-pub fn table(
+/// What is asked of given rows.
+#[derive(Debug, Clone, Copy)]
+pub enum Asked<'a> {
+    /// Which columns they have: nothing is executed.
+    Columns,
+    /// All of them, until this is cancelled.
+    Rows(&'a CancellationToken),
+}
+
+/// The rows given in the file itself, as a table. With a contract, the last two columns say which row of the test it is. Fails with what is
+/// wrong with them, and where it is interrupted.
+pub async fn table(
     session: &SessionContext,
     pipeline: &Pipeline,
     rows: &GivenRows,
     declared: Option<&Declared>,
-) -> Result<Arc<dyn TableProvider>, Diagnostics> {
+    asked: Asked<'_>,
+) -> Result<Arc<dyn TableProvider>> {
     let file = &pipeline.file;
     let batch = match rows {
         GivenRows::Typed { columns, rows } => value::batch(&typed(session, columns, file)?, rows, file)?,
         GivenRows::Rows(rows) => {
             let rows = declared.map_or_else(|| rows.clone(), |declared| complete(rows, declared));
             value::batch(&inferred(&rows, declared, file)?, &rows, file)?
+        }
+        GivenRows::Sql(sql) => {
+            let batch = query::rows(session, sql, asked).await?;
+            declared.map_or(Ok(batch.clone()), |declared| fitted(&batch, declared, sql))?
         }
         GivenRows::File(_) => unreachable!("a file is opened as a source"),
     };
@@ -123,8 +139,8 @@ fn inferred(rows: &[Row], declared: Option<&Declared>, file: &Arc<SourceFile>) -
     if wrong.is_empty() { Ok(Arc::new(Schema::new(fields))) } else { Err(wrong) }
 }
 
-/// Gives each row the columns that its contract requires and it leaves out, where the contract has an example, a default or a constant.
-fn complete(rows: &[Row], declared: &Declared) -> Vec<Row> {
+/// The columns that the contract requires and for which it has an example, a default or a constant, with that.
+fn samples(declared: &Declared) -> Vec<(&str, Literal)> {
     let required = declared.schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let mut samples = Vec::new();
     for name in required {
@@ -136,6 +152,12 @@ fn complete(rows: &[Row], declared: &Declared) -> Vec<Row> {
             samples.push((name, literal));
         }
     }
+    samples
+}
+
+/// Gives each row the columns that its contract requires and it leaves out.
+fn complete(rows: &[Row], declared: &Declared) -> Vec<Row> {
+    let samples = samples(declared);
     let mut rows = rows.to_vec();
     for row in &mut rows {
         for (name, literal) in &samples {
@@ -146,6 +168,46 @@ fn complete(rows: &[Row], declared: &Declared) -> Vec<Row> {
         }
     }
     rows
+}
+
+/// A query's rows in the columns of the contract: each as the contract types it, those that the query leaves out as in rows that are written.
+/// What the contract does not declare stays as it is, behind them.
+fn fitted(batch: &RecordBatch, declared: &Declared, sql: &SqlText) -> Result<RecordBatch, Diagnostics> {
+    let wrong = |message: String| Diagnostic::error("wrong-type", message).at(&sql.file, sql.span.clone(), "");
+    let schema = batch.schema();
+    let samples = samples(declared);
+    let (mut fields, mut columns, mut found) = (Vec::new(), Vec::<ArrayRef>::new(), Diagnostics::new());
+    for field in declared.columns.fields() {
+        let to = field.data_type();
+        let column = match batch.column_by_name(field.name()) {
+            Some(column) => query::cast_to(column, to).unwrap_or_else(|why| {
+                let own = sql_name(column.data_type());
+                let message = format!("\"{}\" is {} in the contract, and {own} here: {why}", field.name(), sql_name(to));
+                found.push(wrong(message).help(format!("write it as the contract has it, as in cast(… as {})", sql_name(to))));
+                new_null_array(to, batch.num_rows())
+            }),
+            None => match samples.iter().find(|(name, _)| name == field.name()) {
+                Some((_, sample)) => {
+                    let cell = value::cell(sample, to).ok();
+                    cell.map_or_else(|| new_null_array(to, batch.num_rows()), |cell| query::repeated(&cell, batch.num_rows()))
+                }
+                None => new_null_array(to, batch.num_rows()),
+            },
+        };
+        fields.push(field.as_ref().clone().with_nullable(true));
+        columns.push(column);
+    }
+    for (field, column) in schema.fields().iter().zip(batch.columns()) {
+        if declared.columns.index_of(field.name()).is_err() {
+            fields.push(field.as_ref().clone());
+            columns.push(column.clone());
+        }
+    }
+    if !found.is_empty() {
+        return Err(found);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).expect("every column has a cell of each row"))
 }
 
 fn numbered(batch: &RecordBatch) -> RecordBatch {

@@ -4,6 +4,7 @@
 pub mod check;
 pub mod compare;
 pub mod given;
+mod query;
 pub mod value;
 
 use std::{
@@ -24,12 +25,14 @@ use weir_pipelines::{Diagnostic, Diagnostics, Expectation, Fails, GivenRows, Pip
 use crate::{
     contracts::Contracts,
     error::{Failure, Result},
+    now,
     plan::{self, Frugality, Replaced},
     quarantine,
-    trial::{self, Expectations, Failed, Judge, Outcome, Trial},
+    trial::{self, Expectations, Failed, Judge, Keeps, Outcome, Trial},
     workspace::Workspace,
 };
 use compare::Difference;
+use given::Asked;
 
 /// What a test can say of a rejected row; the quarantine's other columns are about runs.
 const REJECT_COLUMNS: [&str; 6] = ["row", "code", "column", "reason", "raw", "file"];
@@ -69,6 +72,13 @@ pub fn context(workspace: &Workspace, pipeline: &Pipeline, test: &Test, cancel: 
     Ok(Arc::new(context))
 }
 
+/// The session that a test's own words are planned in: one stream, and the time that it sets.
+pub(crate) fn session(context: &RunContext) -> SessionContext {
+    let session = plan::session(context.runtime.clone(), 1, context.batch_rows, Frugality::Fast);
+    now::fix(&session, context.started_at);
+    session
+}
+
 /// Runs one test. Fails only when it is interrupted, or the system around it fails.
 pub async fn run(workspace: &Workspace, pipeline: &Pipeline, test: &Test, cancel: CancellationToken) -> Result<Report> {
     let started = Instant::now();
@@ -105,9 +115,9 @@ fn with_help(wrong: Diagnostics, pipeline: &Pipeline, test: &Test) -> Diagnostic
 
 async fn verdict(workspace: &Workspace, pipeline: &Pipeline, test: &Test, cancel: CancellationToken) -> Result<Verdict> {
     let context = context(workspace, pipeline, test, cancel)?;
-    let session = plan::session(context.runtime.clone(), 1, context.batch_rows, Frugality::Fast);
+    let session = session(&context);
     let contracts = workspace.contracts.clone();
-    let (pipeline, given) = give(pipeline, test, &session, &contracts)?;
+    let (pipeline, given) = give(pipeline, test, &session, &contracts, Asked::Rows(&context.cancel)).await?;
     let is_given = |name: &str| test.given.iter().any(|given| given.step.value == name);
     let targets = targets(&pipeline, test);
     let (_, missing) = trial::part(&pipeline, &targets, is_given);
@@ -115,7 +125,8 @@ async fn verdict(workspace: &Workspace, pipeline: &Pipeline, test: &Test, cancel
         return Err(trial::missing(&pipeline, &missing, test.name.span.clone()).into());
     }
     let judge = test.fails.as_ref().map_or(Judge::Nothing, judge_of);
-    let (keeps, frugality) = (test.fails.is_none(), Frugality::Fast);
+    let keeps = if test.fails.is_none() { Keeps::All } else { Keeps::Nothing };
+    let frugality = Frugality::Fast;
     let trial = Trial { pipeline: &pipeline, context, given, targets, keeps, judge, frugality, contracts };
     let outcome = trial.run().await?;
     let failed = match &test.fails {
@@ -132,8 +143,8 @@ fn targets(pipeline: &Pipeline, test: &Test) -> Vec<String> {
     }
     let mut targets: Vec<String> = Vec::new();
     for rows in test.expect.iter().chain(&test.quarantine) {
-        if !targets.contains(&rows.step.value) {
-            targets.push(rows.step.value.clone());
+        if !targets.contains(&rows.of) {
+            targets.push(rows.of.clone());
         }
     }
     targets
@@ -165,8 +176,15 @@ pub fn judge_of(fails: &Fails) -> Judge<'_> {
     })
 }
 
-/// Puts the given rows in place. A file takes the place of a source's own; other rows are tables.
-fn give(pipeline: &Pipeline, test: &Test, session: &SessionContext, contracts: &Contracts) -> Result<(Pipeline, Replaced), Diagnostics> {
+/// Puts the given rows in place. A file takes the place of a source's own; other rows are tables. Fails with what is wrong with the test, and
+/// where it is interrupted.
+pub(crate) async fn give(
+    pipeline: &Pipeline,
+    test: &Test,
+    session: &SessionContext,
+    contracts: &Contracts,
+    asked: Asked<'_>,
+) -> Result<(Pipeline, Replaced)> {
     let mut pipeline = pipeline.clone();
     let mut replaced: Replaced = HashMap::new();
     let mut wrong = Diagnostics::new();
@@ -190,14 +208,15 @@ fn give(pipeline: &Pipeline, test: &Test, session: &SessionContext, contracts: &
         let of_source = pipeline.sources.iter().find(|source| is_step(&source.name)).map(|source| &source.rules);
         let of_transform = pipeline.transforms.iter().find(|transform| is_step(&transform.name)).map(|transform| &transform.rules);
         let Some(rules) = of_source.or(of_transform) else { continue };
-        match given::table(session, &pipeline, &given.rows, given::declared(&pipeline, rules, contracts).as_ref()) {
+        match given::table(session, &pipeline, &given.rows, given::declared(&pipeline, rules, contracts).as_ref(), asked).await {
             Ok(table) => {
                 replaced.insert(name.clone(), table);
             }
-            Err(found) => wrong.extend(found),
+            Err(Failure::Diagnostics(found)) => wrong.extend(found),
+            Err(failure) => return Err(failure),
         }
     }
-    if wrong.is_empty() { Ok((pipeline, replaced)) } else { Err(wrong) }
+    if wrong.is_empty() { Ok((pipeline, replaced)) } else { Err(wrong.into()) }
 }
 
 /// Says how a failure differs from the one expected, if it does.
@@ -232,25 +251,19 @@ fn held(pipeline: &Pipeline, test: &Test, outcome: &Outcome) -> Result<Vec<(Diag
     let mut found = Vec::new();
     let mut wrong = Diagnostics::new();
     for expected in &test.expect {
-        let Some((schema, batches)) = outcome.rows.get(&expected.step.value) else { continue };
+        let Some((schema, batches)) = outcome.rows.get(&expected.of) else { continue };
+        // A sink takes what its step gives.
+        let does = if expected.of == expected.step.value { "gives" } else { "takes" };
         match compare::compare(pipeline, expected, schema, batches) {
-            Ok(differences) if differences.is_empty() => {}
-            Ok(differences) => {
-                let message = format!("\"{name}\": \"{}\" gives other rows than expected", expected.step.value);
-                found.push((error(message).at(&pipeline.file, expected.step.span.clone(), ""), differences));
-            }
+            Ok(told) => found.extend(told.into_failure(name, expected, does, &pipeline.file)),
             Err(found) => wrong.extend(found),
         }
     }
     for expected in &test.quarantine {
-        let batches = outcome.rejects.get(&expected.step.value).into_iter().flatten();
+        let batches = outcome.rejects.get(&expected.of).into_iter().flatten();
         let batches: Vec<RecordBatch> = batches.filter_map(|batch| batch.project(&reject_columns()).ok()).collect();
         match compare::compare(pipeline, expected, &reject_schema(), &batches) {
-            Ok(differences) if differences.is_empty() => {}
-            Ok(differences) => {
-                let message = format!("\"{name}\": \"{}\" rejects other rows than expected", expected.step.value);
-                found.push((error(message).at(&pipeline.file, expected.step.span.clone(), ""), differences));
-            }
+            Ok(told) => found.extend(told.into_failure(name, expected, "rejects", &pipeline.file)),
             Err(found) => wrong.extend(found),
         }
     }
@@ -258,8 +271,7 @@ fn held(pipeline: &Pipeline, test: &Test, outcome: &Outcome) -> Result<Vec<(Diag
         return Err(wrong.into());
     }
     // A row that nobody said would be rejected is the likeliest cause of all else, and is told first.
-    let mut steps: Vec<_> =
-        outcome.rejects.iter().filter(|(step, _)| !test.quarantine.iter().any(|rows| rows.step.value == **step)).collect();
+    let mut steps: Vec<_> = outcome.rejects.iter().filter(|(step, _)| !test.quarantine.iter().any(|rows| rows.of == **step)).collect();
     steps.sort_by_key(|(step, _)| step.as_str());
     for (step, batches) in steps {
         found.splice(0..0, rejected(pipeline, test, step, batches).map(|one| (one, Vec::new())));

@@ -122,7 +122,8 @@ fn json_text(value: &Literal) -> String {
     }
 }
 
-fn to_json(value: &Literal) -> Value {
+/// A value as JSON.
+pub fn to_json(value: &Literal) -> Value {
     match value {
         Literal::Text(text) => text.as_str().into(),
         Literal::Integer(number) => i64::try_from(*number).map_or_else(|_| number.to_string().into(), Value::from),

@@ -16,7 +16,7 @@ use datafusion::{
     logical_expr::LogicalPlan,
     prelude::{DataFrame, SessionContext},
 };
-use weir_pipelines::{Diagnostic, Diagnostics, Operator, SourceFile, Span, Spanned, Transform};
+use weir_pipelines::{Diagnostic, Diagnostics, Operator, SourceFile, Span, Spanned, SqlText, Transform};
 
 use crate::step::RowCheck;
 
@@ -59,6 +59,11 @@ pub fn kind(operator: &Operator) -> &'static str {
         Operator::Select(_) => "select",
         Operator::Flatten { .. } => "flatten",
     }
+}
+
+/// Plans a query that is no transform. What is wrong with it is pointed at inside it.
+pub async fn query(session: &SessionContext, text: &SqlText) -> Result<LogicalPlan, Diagnostics> {
+    sql::plan(session, text).await.map(|planned| planned.plan)
 }
 
 /// Plans a transform in a session that knows its inputs by their names.

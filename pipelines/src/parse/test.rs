@@ -7,17 +7,20 @@ use toml::de::{DeTable, DeValue};
 use super::{
     expect::tables,
     graph::check_read,
-    steps::{Declared, Read},
+    steps::{Declared, Read, Role},
     walk::{Table, Value, Walk, in_order},
 };
 use crate::{
     diagnostic::{Diagnostic, Spanned},
-    test::{Fails, Given, GivenRows, Literal, Moment, Row, StepRows, Test},
+    sql::SqlText,
+    test::{Fails, Given, GivenRows, Literal, Moment, Row, Rows, StepRows, Test},
 };
 
 pub(crate) const TEST_KEYS: [&str; 7] = ["name", "given", "expect", "quarantine", "fails", "now", "interval"];
 const FAILS_KEYS: [&str; 3] = ["code", "step", "expectation"];
-const GIVEN_KEYS: [&str; 3] = ["file", "columns", "rows"];
+const GIVEN_KEYS: [&str; 4] = ["file", "sql", "columns", "rows"];
+const EXPECTED_KEYS: [&str; 3] = ["rows", "ordered", "count"];
+const REJECTED_KEYS: [&str; 2] = ["rows", "count"];
 
 /// Reads all tests.
 pub(crate) fn tests(walk: &mut Walk<'_>, root: &DeTable<'_>, declared: &[Declared]) -> Vec<Test> {
@@ -47,7 +50,7 @@ fn test(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared]) -> (Op
     match table.entries.get("given") {
         None => walk.missing_key(table, "given", "write [test.given] with a step's rows: orders = [{ id = 1 }]"),
         Some(value) => {
-            for (step, value) in steps(walk, declared, "given", value) {
+            for (step, value) in steps(walk, declared, "given", value, false) {
                 given.extend(given_rows(walk, &step, value).map(|rows| Given { step, rows }));
             }
         }
@@ -104,19 +107,96 @@ fn test(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared]) -> (Op
 }
 
 /// The entries of a table whose keys are steps.
-fn steps<'t, 'i>(walk: &mut Walk<'_>, declared: &[Declared], key: &str, value: &'t Value<'i>) -> Vec<(Spanned<String>, &'t Value<'i>)> {
+fn steps<'t, 'i>(
+    walk: &mut Walk<'_>,
+    declared: &[Declared],
+    key: &str,
+    value: &'t Value<'i>,
+    or_sinks: bool,
+) -> Vec<(Spanned<String>, &'t Value<'i>)> {
     let Some(entries) = walk.as_table(key, value) else { return vec![] };
     let steps = in_order(entries);
     for (name, _) in &steps {
-        check_read(walk, declared, "a test", &Read { name: name.clone(), folded: false });
+        if !(or_sinks && declared.iter().any(|step| step.name.value == name.value)) {
+            check_read(walk, declared, "a test", &Read { name: name.clone(), folded: false });
+        }
     }
     steps
 }
 
+/// The step whose rows are expected: of a sink, the one that it takes them from.
+fn of(declared: &[Declared], name: &str) -> String {
+    let mut candidates = declared.iter().filter(|step| step.name.value == name);
+    let own = candidates.clone().any(|step| step.role != Role::Sink);
+    let taken = candidates.find_map(|step| step.reads.first()).filter(|_| !own);
+    taken.map_or(name, |read| read.name.value.as_str()).to_owned()
+}
+
 fn expected(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared], key: &str) -> Vec<StepRows> {
     let Some(value) = table.entries.get(key) else { return vec![] };
-    let steps = steps(walk, declared, key, value);
-    steps.into_iter().filter_map(|(step, value)| rows(walk, &step.value, value).map(|rows| StepRows { step, rows })).collect()
+    // Of the rows that leave a pipeline, a person thinks by the name of the sink. A sink rejects none.
+    let is_expect = key == "expect";
+    let mut all = Vec::new();
+    for (step, value) in steps(walk, declared, key, value, is_expect) {
+        let rows = expected_rows(walk, &step, value, if is_expect { &EXPECTED_KEYS } else { &REJECTED_KEYS });
+        all.extend(rows.map(|rows| StepRows { of: of(declared, &step.value), step, rows }));
+    }
+    all
+}
+
+/// Rows as an array, or a table that says more of them.
+fn expected_rows(walk: &mut Walk<'_>, step: &Spanned<String>, value: &Value<'_>, known: &[&str]) -> Option<Rows> {
+    let DeValue::Table(entries) = value.get_ref() else { return rows(walk, &step.value, value).map(Rows::Any) };
+    let span = value.span();
+    let what = format!("\"{}\"", step.value);
+    let table = Table { entries, what: &what, span: &span };
+    walk.unknown_keys(table, known);
+    if let Some((count, _)) = entries.get_key_value("count") {
+        for key in ["rows", "ordered"] {
+            if let Some((key, _)) = entries.get_key_value(key) {
+                let message = format!("{what} has either \"count\" or \"{}\", not both", key.get_ref());
+                let file = walk.file().clone();
+                let found = walk.wrong_value(message, key.span());
+                *found = found.clone().at(&file, count.span(), "").help("rows say themselves how many they are");
+            }
+        }
+        return walk.whole_number(table, "count").map(Rows::Count);
+    }
+    let Some(value) = entries.get("rows") else {
+        walk.missing_key(table, "rows", "write an array of rows, { rows = [], ordered = true }, or { count = 3 }");
+        return None;
+    };
+    let rows = rows(walk, "rows", value)?;
+    match entries.get("ordered").map(|value| (value, value.get_ref().as_bool())) {
+        None | Some((_, Some(false))) => Some(Rows::Any(rows)),
+        Some((_, Some(true))) => Some(Rows::Ordered(rows)),
+        Some((value, None)) => {
+            walk.wrong_type("ordered", value, "a boolean");
+            None
+        }
+    }
+}
+
+/// A query that makes rows of nothing.
+fn sql(walk: &mut Walk<'_>, what: &str, table: Table<'_, '_>) -> Option<GivenRows> {
+    let text = walk.required(table, "sql", "")?;
+    let text = SqlText::new(walk.file().clone(), text.span);
+    match text.relations() {
+        Ok(relations) if relations.is_empty() => Some(GivenRows::Sql(text)),
+        Ok(relations) => {
+            for relation in relations {
+                let name = relation.parts.join(".");
+                walk.error("given-reads", format!("the rows given to {what} are read from \"{name}\""), relation.span, "a table")
+                    .help
+                    .push("a test reads nothing from outside: make the rows, as in select 1 as id union all select 2".to_owned());
+            }
+            None
+        }
+        Err(found) => {
+            walk.found.extend(found);
+            None
+        }
+    }
 }
 
 fn given_rows(walk: &mut Walk<'_>, step: &Spanned<String>, value: &Value<'_>) -> Option<GivenRows> {
@@ -125,19 +205,22 @@ fn given_rows(walk: &mut Walk<'_>, step: &Spanned<String>, value: &Value<'_>) ->
     let what = format!("\"{}\"", step.value);
     let table = Table { entries, what: &what, span: &span };
     walk.unknown_keys(table, &GIVEN_KEYS);
-    if entries.contains_key("file") {
-        for key in ["columns", "rows"] {
-            if let Some((key, _)) = entries.get_key_value(key) {
-                walk.wrong_value(format!("{what} has either \"file\" or \"{}\", not both", key.get_ref()), key.span());
+    if let Some(form) = ["file", "sql"].into_iter().find(|form| entries.contains_key(*form)) {
+        for key in GIVEN_KEYS.iter().filter(|key| **key != form) {
+            if let Some((key, _)) = entries.get_key_value(*key) {
+                walk.wrong_value(format!("{what} has either \"{form}\" or \"{}\", not both", key.get_ref()), key.span());
             }
         }
-        return walk.required(table, "file", "").map(GivenRows::File);
+        return match form {
+            "file" => walk.required(table, "file", "").map(GivenRows::File),
+            _ => sql(walk, &what, table),
+        };
     }
     let Some(columns) = entries.get("columns") else {
         walk.missing_key(
             table,
             "columns",
-            "write an array of rows, { file = \"rows.csv\" }, or { columns = { id = \"bigint\" }, rows = [] }",
+            "write an array of rows, { file = \"rows.csv\" }, { sql = \"select 1 as id\" }, or { columns = { id = \"bigint\" }, rows = [] }",
         );
         return None;
     };

@@ -1,7 +1,17 @@
-//! `weir test`: runs the tests in pipeline files, and makes one of a failed run.
+//! `weir test`: runs the tests in pipeline files, once or whenever they change, and makes tests of failed runs and of real rows.
 
-use std::time::Duration;
+mod minimise;
+mod record;
+mod watch;
+mod written;
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use chrono::Utc;
 use clap::Args;
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
@@ -9,16 +19,16 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use weir_engine::{
     Failure, Workspace,
-    minimise::{self, Found, Progress, search::End},
     test::{self, Report, Verdict},
 };
-use weir_pipelines::{Diagnostic, Diagnostics, Pipeline, SourceFile, Test as PipelineTest, units};
+use weir_pipelines::{Diagnostic, Diagnostics, Partial, PartialProject, Pipeline, Severity, Test as PipelineTest, units};
 
-use super::context::{Answer, Context, Set, Stop, to_stderr};
+use super::context::{Answer, Context, Set, Stop, check_connection, parse_partial, to_stderr};
 use crate::{
     project,
     render::{
         Style, diagnostic, error,
+        junit::{self, Case, Outcome},
         number::{count, counted},
         text,
     },
@@ -28,8 +38,11 @@ const EXAMPLES: &str = "\
 Examples:
   weir test                          every test of the project
   weir test flights -k delay         tests of one pipeline with \"delay\" in their names
+  weir test --watch                  again whenever a file that they depend on changes
+  weir test --junit tests.xml        for a CI server, beside the answer
   weir test --json | jq '.tests[] | select(.outcome != \"passed\")'
   weir test --minimise 0193a         make a test of the few rows on which a failed run fails
+  weir test orders --record daily    make a test of a few real rows and what the step makes of them
 
 A test fails: exit 1. A test, or its pipeline, is wrong: exit 2.";
 
@@ -53,42 +66,128 @@ pub struct Test {
     name: Option<String>,
     #[command(flatten)]
     set: Set,
+    /// Write the outcome to a file as JUnit XML too, which CI servers read
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with = "made")]
+    junit: Option<PathBuf>,
+    /// Run tests again whenever a file that they depend on changes, until Ctrl-C
+    ///
+    /// Watched are weir.toml, the pipeline files, their contracts and the files that tests give. A changed weir.toml runs all tests, another file
+    /// those of the pipelines that depend on it. A file that is wrong is shown, and watching goes on.
+    #[arg(short, long, conflicts_with_all = ["made", "junit", "json"])]
+    watch: bool,
     /// Reduce a failed run's input to the few rows that still fail, and add them to its pipeline as a test
     ///
     /// Reads the run's sources again, as they are now, and leaves out rows and then columns as long as what is left fails with the same error in
     /// the same step. A run is named by its id, or as much of its start as is unique.
-    #[arg(long, value_name = "RUN", conflicts_with = "name")]
+    #[arg(long, value_name = "RUN", conflicts_with = "name", group = "made")]
     minimise: Option<String>,
+    /// Add a test of real rows to the pipeline file: few rows of the sources, and what this step makes of them now
+    ///
+    /// Reads the sources as they are now, no more of them than it needs, and leaves out rows and then columns as long as the step gives as many rows and
+    /// values. Values of columns that a contract marks with "x-weir-personal" are replaced by made-up ones, equal values by equal ones.
+    #[arg(long, value_name = "STEP", conflicts_with = "name", group = "made")]
+    record: Option<String>,
+    /// How many rows of the step to record
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100), requires = "record")]
+    rows: u64,
     /// How long to search; then the smallest input so far is taken
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = units::duration, requires = "minimise")]
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = units::duration, requires = "made")]
     timeout: Duration,
     /// Show the test in place of adding it to the file
-    #[arg(long, requires = "minimise")]
+    #[arg(long, requires = "made")]
     dry_run: bool,
+}
+
+/// The project, and the pipeline files of it that are meant.
+struct Scope {
+    workspace: Workspace,
+    paths: Vec<PathBuf>,
+    /// What is wrong with the project, and with how pipelines were named.
+    wrong: Diagnostics,
+    /// Codes of errors in pipelines that only follow from what is wrong with the project.
+    follow_on: Vec<&'static str>,
+}
+
+/// What was tested, and what could not be.
+#[derive(Default)]
+struct Tested {
+    /// What is wrong with the project and its pipeline files.
+    wrong: Diagnostics,
+    /// One a test, in the order of the files.
+    reports: Vec<Placed>,
+}
+
+/// What came of a test, and where the test stands.
+struct Placed {
+    report: Report,
+    file: String,
+    line: usize,
 }
 
 impl Test {
     /// Runs the tests, or makes one, and answers.
     pub async fn answer(self, context: &Context) -> Answer {
-        match &self.minimise {
-            Some(run) => self.minimised(run, context).await,
-            None => self.tested(context).await,
+        match (&self.minimise, &self.record) {
+            (Some(run), _) => self.minimised(run, context).await,
+            (None, Some(step)) => self.recorded(step, context).await,
+            _ if self.watch => watch::watch(&self, context).await,
+            _ => {
+                let scope = self.scope(context)?;
+                let parsed: Vec<_> = scope.paths.iter().map(|path| self.parsed(&scope, path, context)).collect();
+                let tested = self.tested(scope, parsed, context).await?;
+                if let Some(path) = &self.junit {
+                    write_junit(&project::absolute(path, &context.folder), &tested, context)?;
+                }
+                self.told(&tested, context)
+            }
         }
     }
 
-    async fn tested(&self, context: &Context) -> Answer {
-        let workspace = context.workspace(self.pipelines.first().map(String::as_str))?;
-        let mut wrong = context.check_connections(&workspace.project);
-        let mut pipelines = Vec::new();
-        let mut take = |parsed: Result<Pipeline, Diagnostics>| match parsed {
-            Ok(pipeline) => pipelines.push(pipeline),
-            Err(found) => wrong.extend(found),
-        };
+    /// Reads the project as far as it can be read.
+    fn scope(&self, context: &Context) -> Result<Scope, Stop> {
+        let PartialProject { project, found, follow_on } = context.partial_project(self.pipelines.first().map(String::as_str))?;
+        let mut wrong = found;
+        for (name, connection) in &project.connections {
+            let is_told = wrong.iter().any(|one| one.message.contains(&format!("connection \"{name}\"")));
+            wrong.extend(check_connection(name, connection).into_iter().filter(|_| !is_told));
+        }
+        let mut paths = Vec::new();
+        for argument in &self.pipelines {
+            match project::find_pipeline(argument, &project.root, &context.folder) {
+                Ok(path) => paths.push(path),
+                Err(unknown) => wrong.push(unknown),
+            }
+        }
         if self.pipelines.is_empty() {
-            let found = project::pipelines(&workspace.project.root);
-            found.iter().for_each(|path| take(context.parse(&workspace.project, path, &self.set.set)));
-        } else {
-            self.pipelines.iter().for_each(|argument| take(context.pipeline(&workspace, argument, &self.set.set)));
+            paths = project::pipelines(&project.root);
+        }
+        let workspace = Workspace::new(project, context.environment.clone(), project::machine(), Utc::now);
+        Ok(Scope { workspace, paths, wrong, follow_on })
+    }
+
+    /// Reads a pipeline file as far as it can be read.
+    fn parsed(&self, scope: &Scope, path: &Path, context: &Context) -> Result<Partial, Diagnostics> {
+        let mut partial = parse_partial(&scope.workspace.project, path, &context.folder, &self.set.set)?;
+        let is_whole = partial.is_whole();
+        partial.found.retain(|one| !scope.follow_on.contains(&one.code));
+        if partial.is_whole() && !is_whole {
+            // What it needs of weir.toml is told there.
+            let shown = project::shown(path, &context.folder);
+            context.say(&format!("{shown} is not tested as long as weir.toml is wrong"));
+            return Err(Diagnostics::new());
+        }
+        Ok(partial)
+    }
+
+    /// Runs the tests of these pipelines.
+    async fn tested(&self, scope: Scope, parsed: Vec<Result<Partial, Diagnostics>>, context: &Context) -> Result<Tested, Stop> {
+        let mut wrong = scope.wrong;
+        let mut pipelines = Vec::new();
+        for one in parsed {
+            match one.and_then(Partial::whole) {
+                Ok(pipeline) => pipelines.push(pipeline),
+                Err(found) => wrong.extend(found),
+            }
         }
         pipelines.iter().for_each(|pipeline| context.warn(&pipeline.warnings));
         let is_meant = |test: &&PipelineTest| self.name.as_ref().is_none_or(|text| test.name.value.contains(text.as_str()));
@@ -98,8 +197,17 @@ impl Test {
             let names = pipelines.iter().flat_map(|pipeline| &pipeline.tests).map(|test| test.name.value.as_str());
             return Err(Diagnostic::error("no-tests", format!("no test has \"{text}\" in its name")).did_you_mean(text, names).into());
         }
-        let reports = reports(&workspace, chosen, &context.signals.token()).await?;
-        let outcome = |wanted: &str| reports.iter().filter(|report| word(&report.verdict) == wanted).count() as u64;
+        let places = chosen.iter().map(|(pipeline, test)| (pipeline.file.path.clone(), pipeline.file.line_column(test.span.start).0));
+        let places: Vec<_> = places.collect();
+        let reports = reports(&scope.workspace, chosen, &context.signals.token()).await?;
+        let reports = reports.into_iter().zip(places).map(|(report, (file, line))| Placed { report, file, line });
+        Ok(Tested { wrong, reports: reports.collect() })
+    }
+
+    /// Says what came of the tests, and returns the exit code.
+    fn told(&self, tested: &Tested, context: &Context) -> Answer {
+        let Tested { wrong, reports } = tested;
+        let outcome = |wanted: &str| reports.iter().filter(|placed| word(&placed.report.verdict) == wanted).count() as u64;
         let (passed, failed, broken) = (outcome("passed"), outcome("failed"), outcome("wrong"));
         let code = match (wrong.is_empty() && broken == 0, failed) {
             (false, _) => error::WRONG,
@@ -110,7 +218,7 @@ impl Test {
         let parts: Vec<String> = parts.into_iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{} {word}", count(n))).collect();
         let sum = format!("{}: {}", counted(reports.len() as u64, "test", "tests"), parts.join(", "));
         if context.global.json {
-            let tests: Vec<Value> = reports.iter().map(to_json).collect();
+            let tests: Vec<Value> = reports.iter().map(|placed| to_json(&placed.report)).collect();
             let diagnostics: Vec<_> = wrong.iter().map(diagnostic::to_json).collect();
             context
                 .answer_json(&json!({ "passed": passed, "failed": failed, "wrong": broken, "tests": tests, "diagnostics": diagnostics }))?;
@@ -121,15 +229,11 @@ impl Test {
         }
         let mut talk: Vec<String> = Vec::new();
         if !wrong.is_empty() {
-            talk.push(error::render_diagnostics(&wrong, context.talk));
+            talk.push(error::render_diagnostics(wrong, context.talk));
         }
-        for report in &reports {
+        for Placed { report, .. } in reports {
             context.answer(&line(report, context.out))?;
-            match &report.verdict {
-                Verdict::Passed => {}
-                Verdict::Wrong(found) => talk.push(error::render_diagnostics(found, context.talk)),
-                Verdict::Failed(found) => talk.extend(found.iter().map(|(one, differences)| failure(one, differences, context.talk))),
-            }
+            talk.extend(told_of(&report.verdict, context.talk));
         }
         if !talk.is_empty() {
             to_stderr(talk.join("\n").trim_end_matches('\n'));
@@ -140,117 +244,6 @@ impl Test {
             context.answer(&format!("{sum}\n"))?;
         }
         Ok(code)
-    }
-
-    async fn minimised(&self, run: &str, context: &Context) -> Answer {
-        let workspace = context.existing_workspace()?;
-        let history = workspace.history().await?;
-        let Some(record) = history.run(run).await? else {
-            return Err(Stop::from(
-                Failure::error("unknown-run", format!("there is no run \"{run}\"")).help("see the runs with: weir runs list"),
-            ));
-        };
-        let argument = match self.pipelines.as_slice() {
-            [] => record.pipeline.clone(),
-            [one] => one.clone(),
-            _ => return Err(Diagnostic::error("usage", "a run is of one pipeline, and several are named").into()),
-        };
-        let path = project::find_pipeline(&argument, &workspace.project.root, &context.folder).map_err(|wrong| vec![wrong])?;
-        let pipeline = context.parse(&workspace.project, &path, &self.set.set)?;
-        if pipeline.name.value != record.pipeline {
-            let message = format!("run {} is of the pipeline \"{}\", not of \"{}\"", record.run, record.pipeline, pipeline.name.value);
-            return Err(Failure::error("unknown-run", message)
-                .help("leave out the pipeline, or see its runs with: weir runs list PIPELINE")
-                .into());
-        }
-        let token = context.signals.token();
-        let mut told = u64::MAX;
-        let mut tell = |progress: Progress| match progress {
-            Progress::Read { rows } => {
-                told = rows;
-                context.say(&format!("{} read; they fail as the run did", counted(rows, "row", "rows")));
-            }
-            // Each halving is news; what goes one by one is not.
-            Progress::Smaller { rows, tries } if rows <= told / 2 => {
-                told = rows;
-                context.say(&format!(
-                    "{} still {} (after {} tries)",
-                    counted(rows, "row", "rows"),
-                    if rows == 1 { "fails" } else { "fail" },
-                    count(tries)
-                ));
-            }
-            Progress::Smaller { .. } => {}
-        };
-        let found = minimise::minimise(&workspace, &history, &pipeline, &record, self.timeout, token.clone(), &mut tell).await?;
-        let text = appended(&pipeline.file.text, &found.test.to_toml(&found.remarks));
-        self.proved(&workspace, &pipeline, &found, &text, token).await?;
-        let test = found.test.to_toml(&found.remarks);
-        if !self.dry_run {
-            project::replace(&path, &pipeline.file.text, &text)?;
-        }
-        let shown = project::shown(&path, &context.folder);
-        if context.global.json {
-            context.answer_json(&json!({
-                "run": record.run,
-                "pipeline": pipeline.name.value,
-                "file": shown,
-                "written": !self.dry_run,
-                "name": found.test.name.value,
-                "test": test,
-                "code": found.error.code,
-                "step": found.error.step,
-                "rows": found.rows,
-                "rows_before": found.rows_before,
-                "tries": found.tries,
-                "smallest": found.end == End::Smallest,
-            }))?;
-            return Ok(error::DONE);
-        }
-        if found.end == End::OutOfTime {
-            context.say("time ran out: a smaller input may exist; --timeout gives the search longer");
-        }
-        if self.dry_run {
-            context.answer(&test)?;
-        } else {
-            let rows = format!("{} of {}", count(found.rows), counted(found.rows_before, "row", "rows"));
-            context.answer(&format!("{shown}: added the test \"{}\" ({rows})\n", text::visible(&found.test.name.value)))?;
-            context.say(
-                "it passes as long as these rows fail: once the cause is mended, expect the rows that are right in place of \"fails\"",
-            );
-        }
-        Ok(error::DONE)
-    }
-
-    /// The test as it will stand in the file has to pass, or it is not written.
-    async fn proved(
-        &self,
-        workspace: &Workspace,
-        pipeline: &Pipeline,
-        found: &Found,
-        text: &str,
-        token: CancellationToken,
-    ) -> Result<(), Stop> {
-        let cannot = |why: String| {
-            Failure::error("not-sayable", format!("the smallest failing input cannot be said as a test of \"{}\"", pipeline.name.value))
-                .detail(why)
-                .help("the file is as it was")
-        };
-        let file = SourceFile::new(pipeline.file.path.clone(), text);
-        let connections: Vec<&str> = workspace.project.connections.keys().map(String::as_str).collect();
-        let profiles: Vec<&str> = workspace.project.profiles.iter().map(String::as_str).collect();
-        let vocabulary = weir_connectors::vocabulary(&connections, &profiles);
-        let parsed = weir_pipelines::parse(file, pipeline.folder.clone(), &self.set.set, vocabulary);
-        let parsed = parsed.map_err(|wrong| cannot(wrong.first().map(|one| one.message.clone()).unwrap_or_default()))?;
-        let added = parsed.tests.last().filter(|test| test.name.value == found.test.name.value);
-        let Some(added) = added else { return Err(cannot("it is not found again in the file".to_owned()).into()) };
-        let report = test::run(workspace, &parsed, added, token).await?;
-        let why = match report.verdict {
-            Verdict::Passed => return Ok(()),
-            Verdict::Failed(found) => found.into_iter().next().map(|(one, _)| one.message),
-            Verdict::Wrong(found) => found.into_iter().next().map(|one| one.message),
-        };
-        Err(cannot(why.unwrap_or_default()).into())
     }
 }
 
@@ -293,6 +286,15 @@ fn line(report: &Report, style: Style) -> String {
     format!("{}: {}: {word}\n", report.pipeline, text::visible(&report.test))
 }
 
+/// What there is to say of a test that did not pass.
+fn told_of(verdict: &Verdict, style: Style) -> Vec<String> {
+    match verdict {
+        Verdict::Passed => Vec::new(),
+        Verdict::Wrong(found) => vec![error::render_diagnostics(found, style)],
+        Verdict::Failed(found) => found.iter().map(|(one, differences)| failure(one, differences, style)).collect(),
+    }
+}
+
 /// A diagnostic with the rows that differ below it.
 fn failure(one: &Diagnostic, differences: &[test::compare::Difference], style: Style) -> String {
     let mut out = diagnostic::render(one, style);
@@ -331,23 +333,38 @@ fn to_json(report: &Report) -> Value {
     })
 }
 
-/// A file's text with a test below all that is there, in the file's own line breaks.
-fn appended(text: &str, test: &str) -> String {
-    let crlf = text.contains("\r\n");
-    let test = if crlf { test.replace('\n', "\r\n") } else { test.to_owned() };
-    let end = if crlf { "\r\n" } else { "\n" };
-    let gap = if text.is_empty() || text.ends_with('\n') { end.to_owned() } else { end.repeat(2) };
-    format!("{text}{gap}{test}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_test_is_added_below_in_the_files_own_line_breaks() {
-        assert_eq!(appended("a = 1\n", "[[test]]\n"), "a = 1\n\n[[test]]\n");
-        assert_eq!(appended("a = 1", "[[test]]\n"), "a = 1\n\n[[test]]\n");
-        assert_eq!(appended("a = 1\r\n", "[[test]]\nb = 2\n"), "a = 1\r\n\r\n[[test]]\r\nb = 2\r\n");
+/// Writes what was tested as JUnit XML. A file that is wrong is a case of its own: a server that shows only tests shows it too.
+fn write_junit(path: &Path, tested: &Tested, context: &Context) -> Result<(), Stop> {
+    let told = |code: &str, message: &str, body: String| (code.to_owned(), message.to_owned(), body);
+    let mut cases: Vec<Case> = Vec::new();
+    for one in tested.wrong.iter().filter(|one| one.severity == Severity::Error) {
+        let file = one.file.as_ref().map_or_else(|| "weir.toml".to_owned(), |file| file.path.clone());
+        let line = one.labels.first().map_or(1, |label| label.file.line_column(label.span.start).0);
+        let outcome = Outcome::Wrong(vec![told(one.code, &one.message, diagnostic::render(one, Style::PLAIN))]);
+        match cases.iter_mut().find(|case| case.file == file) {
+            Some(Case { outcome: Outcome::Wrong(all), .. }) => {
+                all.extend(if let Outcome::Wrong(more) = outcome { more } else { Vec::new() });
+            }
+            _ => cases.push(Case { suite: file.clone(), name: "the file is right".to_owned(), file, line, took: Duration::ZERO, outcome }),
+        }
     }
+    for Placed { report, file, line } in &tested.reports {
+        let outcome = match &report.verdict {
+            Verdict::Passed => Outcome::Passed,
+            Verdict::Wrong(found) => {
+                Outcome::Wrong(found.iter().map(|one| told(one.code, &one.message, diagnostic::render(one, Style::PLAIN))).collect())
+            }
+            Verdict::Failed(found) => {
+                let found = found.iter().map(|(one, rows)| told(one.code, &one.message, failure(one, rows, Style::PLAIN)));
+                Outcome::Failed(found.collect())
+            }
+        };
+        let (suite, name) = (report.pipeline.clone(), report.test.clone());
+        cases.push(Case { suite, name, file: file.clone(), line: *line, took: report.took, outcome });
+    }
+    let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(path, junit::to_xml(&cases)));
+    written.map_err(|error| {
+        let shown = project::shown(path, &context.folder);
+        Failure::error("output-failed", format!("cannot write \"{shown}\": {error}")).into()
+    })
 }

@@ -4,6 +4,7 @@ pub mod diagnostic;
 pub mod diff;
 pub mod error;
 pub mod graph;
+pub mod junit;
 pub mod number;
 pub mod progress;
 pub mod rows;
