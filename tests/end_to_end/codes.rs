@@ -1,6 +1,7 @@
-//! Whether docs/reference/errors.md, which `weir explain` prints, has a section for every code in the source, and none besides.
+//! Whether docs/reference/errors.md, which `weir explain` prints, has a section for every code in the source, and none besides;
+//! and whether a test holds the text of every error that a person can cause.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use crate::{
     project::{Project, repository},
@@ -28,6 +29,46 @@ const OPENERS: [&str; 7] = ["error(", "warning(", "user(", "system(", "weir(", "
 
 /// Sections of this subject have the keywords of JSON Schema, which the validator names.
 const ROWS: &str = "## Rows that break their contract";
+
+/// Sections of this subject have the codes that are Weir's own faults, which no file causes.
+const OWN_FAULTS: &str = "## Faults in Weir itself";
+
+/// Codes without a case: why, and which. A code that a case has by now is taken out of here: the test says so.
+const WITHOUT_A_CASE: [(&str, &str); 12] = [
+    (
+        "the network or a server's state causes it, and no server of the tests can be brought to it",
+        "connect-timeout not-admitted pool-exhausted pool-full server-stopping starting tls too-many-connections too-many-queries",
+    ),
+    ("what is not the server that is meant answers", "clickhouse-protocol postgres-protocol"),
+    (
+        "a server's own limits, faults and other users cause it",
+        "cancelled clickhouse conflict keeper locked postgres quota server-broken server-memory server-resources table-exists table-read-only \
+         too-many-parts too-many-rows too-slow unknown-setting",
+    ),
+    (
+        "something else writes to the same place in the same moment",
+        "changed-meanwhile clickhouse-busy clickhouse-changed columns-changed already-running lake-busy lake-changed load-lost load-settled \
+         rows-lost table-changed",
+    ),
+    ("a right is missing that whoever runs the tests may have", "lake-read-only lake-write ledger unreadable"),
+    (
+        "what a disk or an object store refuses, or what is damaged in Weir's own folders",
+        "cursor-state failing-unreadable file-read lake-log-cleaned lake-store lake-vacuum quarantine-unreadable spill-failed",
+    ),
+    ("a terminal, or an input that breaks off", "input-failed terminal threads unknown-command"),
+    ("for those who work on Weir", "stale"),
+    (
+        "a server says it, and the tests beside warehouse.rs hold other codes so far",
+        "column-twice cursor-lag database-engine database-missing exclusion generated-column infinity not-a-merge-table not-utf8 null-cursor \
+         schema-missing statement-timeout unsupported-type wrong-sql wrong-start",
+    ),
+    ("the machine's memory, or more rows than a case has", "cursor-window memory out-of-memory"),
+    ("not every file system can hold such a name", "name-not-text"),
+    (
+        "a check before it finds what leads to it: it is told with another code, and this one is there should that check ever miss",
+        "cannot-compare cannot-plan csv-column-missing csv-type cursor-identity dataflow format-unfit interrupted json-type not-null rows-left-out text-invalid wrong-table",
+    ),
+];
 
 /// The words in quotes that a source text has, each with what stands before it.
 fn words(text: &str) -> impl Iterator<Item = (&str, &str)> {
@@ -88,6 +129,45 @@ fn section_codes(page: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     (codes, keywords)
 }
 
+/// The codes of the sections that tell of faults in Weir itself.
+fn own_faults(page: &str) -> BTreeSet<String> {
+    let part = page.split_once(&format!("\n{OWN_FAULTS}\n")).expect("a subject of the page").1;
+    section_codes(part.split("\n## ").next().unwrap_or_default()).0
+}
+
+/// The codes of errors and warnings whose text a test holds: expected output, golden files, words asserted in Rust.
+fn told_codes() -> BTreeSet<String> {
+    let mut texts = Vec::new();
+    for folder in ["tests/cases", "tests/end_to_end", "pipelines/src/golden"] {
+        texts_below(&repository().join(folder), &mut texts);
+    }
+    let openers = ["error[", "warning[", "fails = \\\"", "fails = \""];
+    let mut found = BTreeSet::new();
+    for text in &texts {
+        for opener in openers {
+            found.extend(text.match_indices(opener).filter_map(|(at, _)| {
+                let rest = &text[at + opener.len()..];
+                let word = &rest[..rest.find(|c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit() && c != '-')?];
+                rest[word.len()..].starts_with([']', '"', '\\']).then(|| word.to_owned())
+            }));
+        }
+    }
+    found
+}
+
+fn texts_below(folder: &Path, texts: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() {
+            texts_below(&path, texts);
+        } else if name == "case.toml" || (name != "codes.rs" && [".stderr", ".stdout", ".rs", ".txt"].iter().any(|end| name.ends_with(end)))
+        {
+            texts.push(fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
 /// What the page lacks, and what it has too much.
 fn difference(source: &BTreeSet<String>, page: &str) -> (Vec<String>, Vec<String>) {
     let (sections, _) = section_codes(page);
@@ -101,6 +181,22 @@ fn every_code_has_a_section_and_every_section_a_code() {
     let (missing, unknown) = difference(&source, &page());
     assert!(missing.is_empty(), "docs/reference/errors.md has no section for: {missing:?}");
     assert!(unknown.is_empty(), "docs/reference/errors.md explains what no source says: {unknown:?}");
+}
+
+#[test]
+fn every_code_that_a_person_can_cause_has_its_text_in_a_test() {
+    let page = page();
+    let (sections, _) = section_codes(&page);
+    let (told, own) = (told_codes(), own_faults(&page));
+    assert!(own.contains("panic") && !own.contains("malformed") && told.len() > 150, "{} codes in tests, {own:?}", told.len());
+    let without: BTreeSet<&str> = WITHOUT_A_CASE.iter().flat_map(|(_, codes)| codes.split_whitespace()).collect();
+    let of = |wanted: &dyn Fn(&str) -> bool| sections.iter().map(String::as_str).filter(|code| wanted(code)).collect::<Vec<_>>();
+    let missing = of(&|code| !told.contains(code) && !own.contains(code) && !without.contains(code));
+    assert!(missing.is_empty(), "no test holds the text of: {missing:?}; a case in tests/cases is easily written");
+    let needless = of(&|code| told.contains(code) && without.contains(code));
+    assert!(needless.is_empty(), "a test holds the text by now, take it out of WITHOUT_A_CASE: {needless:?}");
+    let unknown: Vec<&&str> = without.iter().filter(|code| !sections.contains(**code) || own.contains(**code)).collect();
+    assert!(unknown.is_empty(), "WITHOUT_A_CASE names what is no code, or a fault of Weir itself: {unknown:?}");
 }
 
 #[test]
