@@ -40,7 +40,7 @@ use crate::{
     error::{Error, Result},
 };
 
-mod fingerprint;
+pub mod fingerprint;
 mod value;
 
 use fingerprint::{Fingerprint, Fingerprints};

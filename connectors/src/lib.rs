@@ -6,6 +6,7 @@ mod conform;
 pub mod connections;
 pub mod context;
 pub mod error;
+pub mod extent;
 pub mod file;
 pub mod incremental;
 pub mod kept;
@@ -39,6 +40,7 @@ use weir_pipelines::{Diagnostics, Settings, Vocabulary};
 pub use connections::Connections;
 pub use context::{Advance, Coordinates, Purpose, Reject, Rejects, RunContext, SinkContext, SourceContext};
 pub use error::{Blame, Error, Result, Retry};
+pub use extent::Extent;
 
 /// A kind's settings struct: what a person writes under the kind's key. Its field docs are the reference.
 pub trait Config: DeserializeOwned + schemars::JsonSchema {
@@ -86,6 +88,8 @@ pub struct Opened {
     pub read: Arc<context::ReadCount>,
     /// What is known of the data's own columns besides.
     pub columns: DataColumns,
+    /// How much there is to read.
+    pub extent: Extent,
 }
 
 /// What a source knows of the columns its data have.

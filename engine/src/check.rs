@@ -10,10 +10,13 @@ use weir_schemas::prove::Held;
 
 use crate::{
     agree,
+    changes::Changes,
+    definition::{Definition, Published},
     drift::{self, Drift},
     error::{Failure, Result},
     history::History,
     known::Known,
+    needs::Needs,
     plan::{self, Dataflow, Draft, Frugality, Inputs, Outside, PlannedSink, PlannedStep},
     proof::StepContract,
     step::Input,
@@ -39,6 +42,12 @@ pub struct Checked {
     pub steps: Vec<CheckedStep>,
     /// Sinks, as written.
     pub sinks: Vec<CheckedSink>,
+    /// What has changed since it was published last; only with [`Depth::Destinations`].
+    #[serde(skip)]
+    pub changes: Option<Changes>,
+    /// What it reads and uses; only with [`Depth::Destinations`].
+    #[serde(skip)]
+    pub needs: Option<Needs>,
     /// What is worth a word though it is no error.
     #[serde(skip)]
     pub warnings: Vec<Diagnostic>,
@@ -188,6 +197,7 @@ impl Checker {
         }
         let context = self.workspace.dry_context(&pipeline.name.value)?;
         let seen = match &self.history {
+            Some(history) if depth == Depth::Destinations => history.all_cursors(&pipeline).await?,
             Some(history) => drift::remembered(history, &pipeline).await?,
             None => HashMap::new(),
         };
@@ -201,17 +211,23 @@ impl Checker {
         all.extend(flow.steps.iter().flat_map(|planned| planned.doubts.clone()));
         let mut sinks = Vec::new();
         for sink in &flow.sinks {
-            sinks.push(checked_sink(sink, &flow, depth, &known, &mut all).await);
+            sinks.push(checked_sink(sink, &flow, depth, &known, &mut all, &mut outside).await);
         }
         if depth == Depth::Files {
             let (wrong, of_tests) = test::check::check(&pipeline, &flow.steps, &context, &inputs, &all, is_whole).await;
             all.extend(wrong);
             outside.extend(of_tests);
         }
-        if depth == Depth::Destinations
-            && let Err(error) = known.keep_sources(&pipeline, &flow.steps)
-        {
-            all.push(Diagnostic::warning("state", known.unkept(&error)));
+        let (mut changes, mut needs) = (None, None);
+        if depth == Depth::Destinations {
+            if let Err(error) = known.keep_sources(&pipeline, &flow.steps) {
+                all.push(Diagnostic::warning("state", known.unkept(&error)));
+            }
+            let contracts = &self.workspace.contracts;
+            let published = Published::of(self.history.as_ref(), &pipeline).await?;
+            let now = Definition::of(&pipeline, contracts, &self.workspace.project);
+            changes = Some(Changes::since(&published, &pipeline, &now, &flow, contracts).await);
+            needs = Some(Needs::of(&pipeline, &flow, &self.workspace.project, &context));
         }
         let mut failures = Vec::new();
         for Outside { failure, place } in outside {
@@ -225,6 +241,8 @@ impl Checker {
             pipeline: pipeline.name.value.clone(),
             steps: flow.steps.iter().map(checked_step).collect(),
             sinks,
+            changes,
+            needs,
             warnings: Vec::new(),
         });
         Ok(Outcome { checked, diagnostics: all, outside: failures })
@@ -249,7 +267,14 @@ fn checked_step(planned: &PlannedStep) -> CheckedStep {
 }
 
 /// Holds a sink against the rows that it would take. What is wrong, and what is worth a word, goes to `all`.
-async fn checked_sink(sink: &PlannedSink, flow: &Dataflow, depth: Depth, known: &Known, all: &mut Diagnostics) -> CheckedSink {
+async fn checked_sink(
+    sink: &PlannedSink,
+    flow: &Dataflow,
+    depth: Depth,
+    known: &Known,
+    all: &mut Diagnostics,
+    outside: &mut Vec<Outside>,
+) -> CheckedSink {
     let found = sink.sink.check(&sink.from.schema, &sink.context).err().unwrap_or_default();
     let is_doubtful = !found.is_empty();
     all.extend(found.iter().map(|error| sink.pointed(error)));
@@ -271,7 +296,11 @@ async fn checked_sink(sink: &PlannedSink, flow: &Dataflow, depth: Depth, known: 
                     all.extend(nulls(&found));
                     change = Some(found);
                 }
-                Err(error) => all.push(sink.pointed(&error)),
+                Err(error) if error.blame == Blame::User => all.push(sink.pointed(&error)),
+                Err(error) => {
+                    let failure = Failure::from_connector(&error).in_step(&sink.name);
+                    outside.push(Outside { failure, place: sink.settings.kind.span.clone() });
+                }
             }
         }
         Depth::Files => {

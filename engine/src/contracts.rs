@@ -1,7 +1,7 @@
 //! What does the contract that a step names say? Read each time, and compiled once for as many steps as name a file of the same text.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, OnceLock},
 };
 
@@ -15,15 +15,28 @@ use crate::proof::Written;
 #[derive(Debug, Default)]
 pub struct Contracts {
     compiled: Mutex<HashMap<(String, String), Arc<OnceLock<Compiled>>>>,
+    /// Texts that are read in place of the files, by path as a pipeline names it.
+    kept: HashMap<String, String>,
 }
 
 type Compiled = Result<Contract, ContractError>;
 
 impl Contracts {
+    /// Contracts as they were, by path as a pipeline names it.
+    pub fn kept(texts: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self { compiled: Mutex::default(), kept: texts.into_iter().collect() }
+    }
+
+    /// The contracts that have been read, by path as a pipeline names it, each with its text.
+    pub fn texts(&self) -> BTreeMap<String, String> {
+        self.compiled.lock().keys().cloned().collect()
+    }
+
     /// Reads the contract at a path that a pipeline names. Fails where there is none, and where it is none.
     pub fn read(&self, pipeline: &Pipeline, path: &Spanned<String>) -> Result<Written, Diagnostics> {
         let file = &pipeline.file;
-        let text = std::fs::read_to_string(pipeline.folder.join(&path.value)).map_err(|error| {
+        let text = self.kept.get(&path.value).cloned().map_or_else(|| std::fs::read_to_string(pipeline.folder.join(&path.value)), Ok);
+        let text = text.map_err(|error| {
             let what = match error.kind() {
                 std::io::ErrorKind::NotFound => "does not exist".to_owned(),
                 _ => format!("cannot be read: {error}"),

@@ -1,8 +1,14 @@
 //! What is remembered between runs, in SQLite at `.weir/state.db`: runs and their decisions, loads that wait to be published,
 //! cursors. A decision is one transaction here; everything after it can be rolled forward by any later process.
 
-use std::{collections::BTreeMap, path::Path, str::FromStr, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    str::FromStr,
+    time::Duration,
+};
 
+use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{
@@ -10,9 +16,11 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 use weir_connectors::Blame;
+use weir_pipelines::Pipeline;
 
 use crate::{
     books::Summary,
+    definition::Definition,
     error::{Failure, Result},
 };
 
@@ -105,6 +113,17 @@ pub struct LoadRecord {
     pub published: bool,
 }
 
+/// The run that a pipeline published last, and the text of what it was made of.
+#[derive(Debug, Clone)]
+pub struct PublishedText {
+    /// Its id.
+    pub run: String,
+    /// When it started.
+    pub at: String,
+    /// As [`Definition::to_text`] wrote it; none where it was not kept.
+    pub definition: Option<String>,
+}
+
 /// What the sources of a run will remember.
 #[derive(Debug, Clone, Default)]
 pub struct Cursors {
@@ -138,6 +157,11 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ),
     ("create table run_forgets (run text not null, source text not null)", "pragma user_version = 2"),
     ("alter table runs add column code text; alter table runs add column step text", "pragma user_version = 3"),
+    // What ran, once for as many runs as ran it.
+    (
+        "create table definitions (hash text primary key, text text not null); alter table runs add column definition text",
+        "pragma user_version = 4",
+    ),
 ];
 
 fn failed(error: sqlx::Error) -> Failure {
@@ -208,8 +232,16 @@ impl History {
 
     /// Records everything that publishing needs, in one transaction. With `Publishing` this is the decision: from here on the run
     /// will be in every destination. With `Deciding` a load's own commit is about to be. Loads carry their sealed states, `cursors`
-    /// what each source will remember.
-    pub async fn decide(&self, run: &str, status: RunStatus, loads: &[LoadRecord], cursors: &Cursors, summary: &Summary) -> Result<()> {
+    /// what each source will remember, `definition` what ran.
+    pub async fn decide(
+        &self,
+        run: &str,
+        status: RunStatus,
+        loads: &[LoadRecord],
+        cursors: &Cursors,
+        definition: Option<&Definition>,
+        summary: &Summary,
+    ) -> Result<()> {
         let mut tx = self.pool.begin_with("begin immediate").await.map_err(failed)?;
         for load in loads {
             sqlx::query("insert or replace into loads (run, sink, kind, state, published) values (?, ?, ?, ?, 0)")
@@ -238,9 +270,15 @@ impl History {
                     .map_err(failed)?;
             }
         }
-        sqlx::query("update runs set status = ?, summary = ? where run = ?")
+        let definition = definition.map(Definition::to_text);
+        if let Some((hash, text)) = &definition {
+            let sql = "insert into definitions (hash, text) values (?, ?) on conflict (hash) do nothing";
+            sqlx::query(sql).bind(hash).bind(text).execute(&mut *tx).await.map_err(failed)?;
+        }
+        sqlx::query("update runs set status = ?, summary = ?, definition = ? where run = ?")
             .bind(status.as_str())
             .bind(to_text(summary))
+            .bind(definition.map(|(hash, _)| hash))
             .bind(run)
             .execute(&mut *tx)
             .await
@@ -369,6 +407,15 @@ impl History {
         rows.iter().map(|row| Ok((row.try_get("key").map_err(failed)?, row.try_get("value").map_err(failed)?))).collect()
     }
 
+    /// What published runs of a pipeline's sources remember, by source.
+    pub async fn all_cursors(&self, pipeline: &Pipeline) -> Result<HashMap<String, BTreeMap<String, String>>> {
+        let mut all = HashMap::new();
+        for source in &pipeline.sources {
+            all.insert(source.name.value.clone(), self.cursors(&pipeline.name.value, &source.name.value).await?);
+        }
+        Ok(all)
+    }
+
     /// The latest runs, newest first.
     pub async fn runs(&self, pipeline: Option<&str>, limit: u32) -> Result<Vec<RunRecord>> {
         let rows = sqlx::query("select * from runs where ?1 is null or pipeline = ?1 order by run desc limit ?2")
@@ -386,6 +433,25 @@ impl History {
             "select summary from runs where pipeline = ? and status = 'published' and summary is not null order by run desc limit ?";
         let rows = sqlx::query(published).bind(pipeline).bind(limit).fetch_all(&self.pool).await.map_err(failed)?;
         rows.iter().map(|row| from_text(row.try_get("summary").map_err(failed)?)).collect()
+    }
+
+    /// The latest published run that was made of the pipeline's own definition, and that definition; none of a run by a version of Weir that
+    /// did not keep it yet. A run that mended rows does not count: it made no more than a part.
+    pub async fn published_definition(&self, pipeline: &str) -> Result<Option<PublishedText>> {
+        let sql = "select run, started_at, summary, text from runs left join definitions on hash = definition
+                   where pipeline = ? and status = 'published' order by run desc";
+        let mut rows = sqlx::query(sql).bind(pipeline).fetch(&self.pool);
+        while let Some(row) = rows.try_next().await.map_err(failed)? {
+            let definition: Option<String> = row.try_get("text").map_err(failed)?;
+            let summary: Option<String> = row.try_get("summary").map_err(failed)?;
+            let summary: Option<Summary> = summary.map(from_text).transpose()?;
+            if definition.is_none() && summary.is_some_and(|summary| summary.mends.is_some()) {
+                continue;
+            }
+            let (run, at) = (row.try_get("run").map_err(failed)?, row.try_get("started_at").map_err(failed)?);
+            return Ok(Some(PublishedText { run, at, definition }));
+        }
+        Ok(None)
     }
 
     /// The run with this id, or the one run whose id ends or starts with it.
@@ -445,6 +511,14 @@ async fn forget_cursors(run: &str, tx: &mut sqlx::SqliteConnection) -> Result<()
 }
 
 #[cfg(test)]
+impl History {
+    /// How many definitions are kept.
+    pub(crate) async fn definitions(&self) -> Result<i64> {
+        sqlx::query_scalar("select count(*) from definitions").fetch_one(&self.pool).await.map_err(failed)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -464,7 +538,7 @@ mod tests {
         history.begin("r1", "p", "2026-01-01T00:00:00Z").await.expect("begins");
         let load = LoadRecord { sink: "s".into(), kind: "lake".into(), state: serde_json::json!({"a": 1}), published: false };
         history.stage("r1", &load).await.expect("stages");
-        history.decide("r1", RunStatus::Publishing, &[load], &cursors("k", false), &summary("r1")).await.expect("decides");
+        history.decide("r1", RunStatus::Publishing, &[load], &cursors("k", false), None, &summary("r1")).await.expect("decides");
         assert!(history.cursors("p", "src").await.expect("reads").is_empty());
 
         // Another process finds the decision.
@@ -494,7 +568,7 @@ mod tests {
         ] {
             let before = keys().await;
             history.begin(run, "p", "2026-01-01T00:00:00Z").await.expect("begins");
-            history.decide(run, RunStatus::Publishing, &[], &moves, &summary(run)).await.expect("decides");
+            history.decide(run, RunStatus::Publishing, &[], &moves, None, &summary(run)).await.expect("decides");
             assert_eq!(keys().await, before, "{run}");
             history.finish(run, "2026-01-01T00:00:01Z", &summary(run)).await.expect("finishes");
             assert_eq!(keys().await, after, "{run}");

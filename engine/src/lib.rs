@@ -2,9 +2,12 @@
 
 pub mod agree;
 pub mod books;
+pub mod changes;
 pub mod check;
 pub mod checks;
+pub mod compare;
 pub mod contracts;
+pub mod definition;
 pub mod delta;
 pub mod doctor;
 pub mod drift;
@@ -17,6 +20,7 @@ pub mod history;
 pub mod known;
 pub mod mend;
 pub mod minimise;
+pub mod needs;
 pub mod now;
 pub mod nulls;
 pub mod plan;

@@ -14,7 +14,7 @@ use datafusion::{
     prelude::SessionContext,
 };
 use weir_connectors::{
-    Advance, Asked, Blame, Coordinates, Error, Purpose, RunContext, SINKS, SOURCES, Sink as SinkTrait, SinkContext, SourceContext,
+    Advance, Asked, Blame, Coordinates, Error, Extent, Purpose, RunContext, SINKS, SOURCES, Sink as SinkTrait, SinkContext, SourceContext,
     context::ReadCount,
 };
 use weir_pipelines::{Diagnostic, Diagnostics, Mode, Pipeline, Rules, Settings, Sink, Source, Span, Spanned, Transform};
@@ -83,6 +83,8 @@ pub struct PlannedStep {
     pub filled: BTreeSet<String>,
     /// What is worth a word of its SQL though it is no error.
     pub doubts: Diagnostics,
+    /// How much its source has to read; sources only.
+    pub extent: Option<Extent>,
 }
 
 /// What a system outside told of a source.
@@ -264,7 +266,7 @@ pub async fn plan_step(pipeline: &Pipeline, run: &Arc<RunContext>, name: &str) -
 }
 
 /// The sinks that take part under the chosen profile.
-fn taking_part<'a>(pipeline: &'a Pipeline, profile: Option<&str>) -> impl Iterator<Item = &'a Sink> {
+pub(crate) fn taking_part<'a>(pipeline: &'a Pipeline, profile: Option<&str>) -> impl Iterator<Item = &'a Sink> {
     pipeline
         .sinks
         .iter()
@@ -355,6 +357,7 @@ impl Planner<'_> {
             known: prove::Known::default(),
             filled: BTreeSet::new(),
             doubts: Vec::new(),
+            extent: None,
         })
     }
 
@@ -458,6 +461,7 @@ impl Planner<'_> {
             known,
             filled: BTreeSet::new(),
             doubts: Vec::new(),
+            extent: Some(settled.opened.extent),
         })
     }
 
@@ -555,6 +559,7 @@ impl Planner<'_> {
             known,
             filled,
             doubts: planned.doubts,
+            extent: None,
         }))
     }
 

@@ -8,6 +8,7 @@ use weir_connectors::{Blame, Load, Retry, RunContext, SINKS};
 
 use crate::{
     books::Summary,
+    definition::Definition,
     error::{Failure, Result},
     history::{Cursors, History, LoadRecord, RunRecord, RunStatus},
     workspace::Workspace,
@@ -44,13 +45,14 @@ pub async fn decide(
     run: &str,
     destinations: &mut [Destination],
     cursors: &Cursors,
+    definition: Option<&Definition>,
     summary: &mut Summary,
 ) -> Result<(), Undecided> {
     let loads: Vec<LoadRecord> = destinations.iter().map(|destination| destination.record.clone()).collect();
     let Some(decider) = destinations.iter_mut().find(|destination| destination.load.decides()) else {
-        return Ok(history.decide(run, RunStatus::Publishing, &loads, cursors, summary).await?);
+        return Ok(history.decide(run, RunStatus::Publishing, &loads, cursors, definition, summary).await?);
     };
-    history.decide(run, RunStatus::Deciding, &loads, cursors, summary).await?;
+    history.decide(run, RunStatus::Deciding, &loads, cursors, definition, summary).await?;
     let sink = decider.record.sink.clone();
     match decider.load.publish().await {
         Ok(published) => note_version(summary, &sink, published.version),

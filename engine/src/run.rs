@@ -19,6 +19,7 @@ use weir_pipelines::Pipeline;
 
 use crate::{
     books::{Books, ExpectationOutcome, Mends, SinkBooks, StepBooks, Summary},
+    definition::Definition,
     drift,
     error::{Failure, Result, RunError},
     events::Event,
@@ -291,7 +292,11 @@ impl<'a> Attempt<'a> {
         let learning = flow.steps.iter().filter(|_| self.mending.is_none());
         let sources = learning.filter_map(|step| Some((step.step.name.clone(), remembers(step)?))).collect();
         let cursors = Cursors { sources, anew: self.options.full_refresh };
-        match publish::decide(self.history, &self.context.run, &mut destinations, &cursors, &mut summary).await {
+        // It is a part of the pipeline, too.
+        let whole = self.mending.is_none();
+        let definition = whole.then(|| Definition::of(self.pipeline, &inputs.contracts, &self.workspace.project));
+        let run = &self.context.run;
+        match publish::decide(self.history, run, &mut destinations, &cursors, definition.as_ref(), &mut summary).await {
             Ok(()) => {}
             Err(Undecided { failure, unknown: true }) => return Err(Ended { decided: true, ..failure.into() }),
             Err(Undecided { failure, unknown: false }) => {

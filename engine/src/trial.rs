@@ -4,7 +4,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use datafusion::{error::Result as DfResult, physical_plan::execute_stream};
+use datafusion::{error::Result as DfResult, logical_expr::LogicalPlan, physical_plan::execute_stream};
 use futures::StreamExt;
 use tokio::task::JoinSet;
 use weir_connectors::{Purpose, RunContext};
@@ -17,7 +17,8 @@ use crate::{
     plan::{self, Dataflow, Draft, Frugality, Inputs, PlannedStep, Replaced},
     run::{explain_step, reader, unmet},
     share,
-    step::{Reader, Role, Step},
+    spill::{SpillWriter, Spilled},
+    step::{Input, Reader, Role, Step},
 };
 
 /// Rows of one step that are held in memory at most.
@@ -28,6 +29,8 @@ pub const ROWS_MAX: usize = 100_000;
 pub enum Judge<'a> {
     /// Nothing: rows that break a contract are counted, however many they are, and expectations are not asked.
     Nothing,
+    /// Nothing, and rows that break a contract are counted and not kept.
+    Counts,
     /// As in a run: `max_invalid`, and these expectations.
     Run(Expectations<'a>),
 }
@@ -52,6 +55,8 @@ pub enum Keeps {
     All,
     /// The first so many are kept, and no more are drawn.
     First(usize),
+    /// All are kept, on disk.
+    Spilled,
 }
 
 /// One trial.
@@ -80,8 +85,12 @@ pub struct Trial<'a> {
 pub struct Outcome {
     /// The targets' rows, where they are kept.
     pub rows: HashMap<String, (SchemaRef, Vec<RecordBatch>)>,
+    /// The targets' rows, where they are kept on disk, each with the plan they came from; none for rows that were given.
+    pub spilled: HashMap<String, (Spilled, Option<LogicalPlan>)>,
     /// What each step rejected, as the quarantine shows it.
     pub rejects: HashMap<String, Vec<RecordBatch>>,
+    /// How many rows each step rejected.
+    pub rejected: HashMap<String, u64>,
     /// How it failed.
     pub failed: Option<Failed>,
 }
@@ -143,11 +152,13 @@ impl Trial<'_> {
     fn prepared(&self) -> Pipeline {
         let (mut part, _) = part(self.pipeline, &self.targets, |name| self.given.contains_key(name));
         match self.judge {
-            Judge::Nothing => {
+            Judge::Nothing | Judge::Counts => {
                 let rules = part.sources.iter_mut().map(|source| &mut source.rules);
                 for rules in rules.chain(part.transforms.iter_mut().map(|transform| &mut transform.rules)) {
                     rules.max_invalid = None;
-                    if rules.on_invalid == OnInvalid::Drop {
+                    if self.judge == Judge::Counts {
+                        rules.on_invalid = OnInvalid::Drop;
+                    } else if rules.on_invalid == OnInvalid::Drop {
                         rules.on_invalid = OnInvalid::Quarantine;
                     }
                 }
@@ -183,6 +194,7 @@ impl Trial<'_> {
             Err((failure, _)) => return Err(failure),
         }
         for planned in &flow.steps {
+            outcome.rejected.insert(planned.step.name.clone(), planned.desk.rejected());
             if let Some((_, mut stream)) = planned.desk.take()? {
                 let mut batches = Vec::new();
                 while let Some(batch) = stream.next().await {
@@ -200,15 +212,13 @@ impl Trial<'_> {
         for target in &self.targets {
             let Some(planned) = flow.steps.iter().find(|planned| planned.step.name == *target) else { continue };
             planned.step.announce_reader();
-            readers.push((
-                planned.step.clone(),
-                Arc::default(),
-                match self.keeps {
-                    Keeps::Nothing => Task::Drain,
-                    Keeps::All => Task::Collect(None),
-                    Keeps::First(most) => Task::Collect(Some(most)),
-                },
-            ));
+            let task = match self.keeps {
+                Keeps::Nothing => Task::Drain,
+                Keeps::All => Task::Collect(None),
+                Keeps::First(most) => Task::Collect(Some(most)),
+                Keeps::Spilled => Task::Spill,
+            };
+            readers.push((planned.step.clone(), Arc::default(), task));
         }
         readers.extend(flow.checks.taps.iter().map(|tap| (tap.step.clone(), tap.taken.clone(), Task::Keep)));
         let mut plans = Vec::new();
@@ -229,6 +239,13 @@ impl Trial<'_> {
                             batch?;
                         }
                         Ok(Done::Drained)
+                    }
+                    Task::Spill => {
+                        let mut writer = SpillWriter::create(&context.runtime, &step.schema, "the rows of a step")?;
+                        while let Some(batch) = rows.next().await {
+                            writer.write(&batch?)?;
+                        }
+                        Ok(Done::Spilled(step, writer.finish()?))
                     }
                     Task::Collect(most) => {
                         let (mut batches, mut count) = (Vec::new(), 0);
@@ -274,6 +291,14 @@ impl Trial<'_> {
                     outcome.rows.insert(step.name.clone(), (step.schema.clone(), batches));
                     None
                 }
+                Some(Ok(Ok(Done::Spilled(step, rows)))) => {
+                    let plan = match &step.input {
+                        Input::Plan(plan) => Some(plan.clone()),
+                        Input::Provider(_) => None,
+                    };
+                    outcome.spilled.insert(step.name.clone(), (rows, plan));
+                    None
+                }
                 Some(Ok(Ok(Done::TooMany(step)))) => Some(
                     Failure::error("test-too-large", format!("it has more than {ROWS_MAX} rows"))
                         .in_step(&step.name)
@@ -294,7 +319,7 @@ impl Trial<'_> {
         if let Some(failure) = failure {
             return Err(plain(failure));
         }
-        if matches!(self.judge, Judge::Nothing) {
+        if matches!(self.judge, Judge::Nothing | Judge::Counts) {
             return Ok(());
         }
         for planned in &flow.steps {
@@ -322,12 +347,14 @@ impl Trial<'_> {
 enum Task {
     Drain,
     Collect(Option<usize>),
+    Spill,
     Keep,
 }
 
 enum Done {
     Drained,
     Rows(Arc<Step>, Vec<RecordBatch>),
+    Spilled(Arc<Step>, Spilled),
     Kept(Kept),
     TooMany(Arc<Step>),
 }

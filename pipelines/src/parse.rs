@@ -92,6 +92,7 @@ pub fn parse_partial(file: Arc<SourceFile>, folder: PathBuf, overrides: &[(Strin
     let (root, syntax) = document.root();
     let mut walk = Walk::new(&document);
     let mut pipeline = read(&mut walk, &root, folder, vocabulary);
+    pipeline.overrides = overrides.to_vec();
     let mut found = walk.found;
     crate::diagnostic::drop_follow_ons(&mut found);
     for diagnostic in &mut found {
@@ -236,6 +237,7 @@ fn read(walk: &mut Walk<'_>, root: &DeTable<'_>, folder: PathBuf, vocabulary: Vo
         expectations,
         tests,
         warnings: vec![],
+        overrides: vec![],
     }
 }
 

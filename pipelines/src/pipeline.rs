@@ -39,6 +39,8 @@ pub struct Pipeline {
     pub tests: Vec<Test>,
     /// What is worth a word though it is no error.
     pub warnings: Vec<crate::Diagnostic>,
+    /// What `--set` changed in the file, as [`crate::parse()`] takes it.
+    pub overrides: Vec<(String, String)>,
 }
 
 /// What every row of a step must satisfy, and what becomes of one that does not.

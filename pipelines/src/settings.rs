@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceFile, Span, Spanned, nearest};
@@ -199,6 +199,28 @@ impl Settings {
         table
     }
 
+    /// Every value of the table: its dotted path, and the value as TOML. A `{ env = … }` and its kin are one value. Layout, comments and the
+    /// order of keys are not in it.
+    pub fn entries(&self) -> BTreeMap<String, String> {
+        let mut entries = BTreeMap::new();
+        leaves(&self.table(), "", &mut |path, value| _ = entries.insert(path, value.to_string()));
+        entries
+    }
+
+    /// The values that are kept elsewhere: the dotted path, `env`, `file` or `command`, and the variable, path or program.
+    pub fn references(&self) -> Vec<(String, &'static str, String)> {
+        let mut references = Vec::new();
+        leaves(&self.table(), "", &mut |path, value| {
+            let toml::Value::Table(table) = value else { return };
+            let place = ["env", "file", "command"].into_iter().find_map(|place| Some((place, table.get(place)?)));
+            let Some((place, value)) = place else { return };
+            // Arguments of a command may be secrets themselves.
+            let name = value.as_str().or_else(|| value.get(0)?.as_str());
+            references.push((path, place, name.unwrap_or_default().to_owned()));
+        });
+        references
+    }
+
     /// The string under a key; none where there is no such key, or no string under it.
     pub fn text(&self, key: &str) -> Option<String> {
         self.table().get(key)?.get_ref().as_str().map(str::to_owned)
@@ -313,6 +335,23 @@ impl Settings {
             return Diagnostic::error("wrong-type", message).at(&self.file, span.clone(), "");
         }
         Diagnostic::error("wrong-value", message.replace('`', "\"").replace('\n', "; ")).at(&self.file, span.clone(), "")
+    }
+}
+
+/// Hands on every value below a table that is no table itself, in the order of its keys.
+fn leaves(table: &DeTable<'_>, above: &str, take: &mut dyn FnMut(String, toml::Value)) {
+    for (key, value) in table {
+        let key = key.get_ref();
+        let path = if above.is_empty() { key.to_string() } else { format!("{above}.{key}") };
+        match value.get_ref() {
+            DeValue::Table(inner) if !inner.is_empty() && !is_reference(inner) => leaves(inner, &path, take),
+            // A number that is larger than TOML's is no setting of any kind.
+            _ => take(
+                path,
+                toml::Value::deserialize(ValueDeserializer::from(value.clone()))
+                    .unwrap_or_else(|_| format!("{:?}", value.get_ref()).into()),
+            ),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod large;
 mod left;
 mod mended;
 mod minimise;
+mod plan_data;
 mod project;
 mod recorded;
 mod referee;

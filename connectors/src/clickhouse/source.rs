@@ -23,9 +23,10 @@ use super::{
     types::{self, Reading},
 };
 use crate::{
-    Asked, DataColumns, Opened, Source,
+    Asked, DataColumns, Extent, Opened, Source,
     context::{Advance, Coordinates, ReadCount, SourceContext},
     error::{Error, Result},
+    extent,
     incremental::CursorReader,
     known::Unread,
     pushdown::{Comparison, Filter},
@@ -198,6 +199,7 @@ impl Source for ClickhouseSource {
             None => None,
         };
         let read = Arc::new(ReadCount::default());
+        let extent = Extent { cursor: cursor.as_deref().map(extent::From::of), ..Extent::default() };
         let input = Input {
             cx: cx.clone(),
             server,
@@ -211,7 +213,7 @@ impl Source for ClickhouseSource {
             read: read.clone(),
         };
         let advance = cursor.map(|cursor| cursor as Arc<dyn Advance>);
-        Ok(Opened { table: Arc::new(ClickhouseTable(Arc::new(input))), advance, read, columns })
+        Ok(Opened { table: Arc::new(ClickhouseTable(Arc::new(input))), advance, read, columns, extent })
     }
 
     fn outside(&self) -> Option<Asked> {
@@ -231,7 +233,7 @@ impl Source for ClickhouseSource {
             Some(incremental) => Some(Arc::new(CursorReader::new(incremental, own, &cx.seen)?) as Arc<dyn Advance>),
             None => None,
         };
-        Ok(Opened { table: Arc::new(Unread(schema)), advance, read: Arc::default(), columns })
+        Ok(Opened { table: Arc::new(Unread(schema)), advance, read: Arc::default(), columns, extent: Extent::default() })
     }
 }
 

@@ -29,9 +29,10 @@ use super::{
     scan::{COORDINATES, Content, FileTable, Files, Origin, Part, header_too_long, name_file},
 };
 use crate::{
-    Asked, ColumnsBy, DataColumns, Opened,
+    Asked, ColumnsBy, DataColumns, Extent, Opened,
     context::{Advance, Coordinates, Purpose, ReadCount, SourceContext},
     error::{Error, Result},
+    extent::{Files as FilesExtent, Rows},
     known::Unread,
 };
 
@@ -71,6 +72,7 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
         false => format_of(settings, &listed)?,
     };
     let is_new = |file: &FoundFile| !incremental || cx.seen.get(&file.name) != Some(&file.version);
+    let found = listed.len();
     let new: Vec<Arc<FoundFile>> = listed.iter().filter(|file| is_new(file)).map(|file| Arc::new(file.clone())).collect();
     let remembered = remembered.filter(|_| new.is_empty());
     // Without a memory of the columns, files read before still tell them.
@@ -107,6 +109,11 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
         None => learn_binary(format, &learn_from, &opening, cx.purpose).await?,
     };
     let read_now = if new.is_empty() { &[] } else { learn_from.as_slice() };
+    let extent = Extent {
+        files: Some(FilesExtent::of(new.iter().map(|file| (file.name.as_str(), file.size_bytes)), (found - new.len()) as u64)),
+        rows: rows_of(read_now, &learnt.contents).map(Rows::Exact),
+        cursor: None,
+    };
     let absent = absent(cx, &learn_from, &learnt.columns);
     let table = Table::new(settings, cx, &learn_from, learnt.columns, remembered.as_ref())?;
     let columns = DataColumns {
@@ -138,7 +145,19 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
         cx: cx.clone(),
         read: read.clone(),
     };
-    Ok(Opened { table: Arc::new(FileTable(Arc::new(files))), advance, read, columns })
+    Ok(Opened { table: Arc::new(FileTable(Arc::new(files))), advance, read, columns, extent })
+}
+
+/// The rows of all files, where their footers say so.
+fn rows_of(files: &[Arc<FoundFile>], contents: &[Content]) -> Option<u64> {
+    if files.is_empty() || contents.len() != files.len() {
+        return None;
+    }
+    let rows = contents.iter().map(|content| match content {
+        Content::Parquet(footer) => u64::try_from(footer.metadata().file_metadata().num_rows()).ok(),
+        _ => None,
+    });
+    rows.sum()
 }
 
 /// The same of columns that are known, without a look at the files.
@@ -148,7 +167,7 @@ pub fn recall(settings: &FileSource, own: &SchemaRef, cx: &SourceContext) -> Res
     }
     let table = Table::new(settings, cx, &[], IndexMap::new(), Some(own))?;
     let columns = DataColumns { by: ColumnsBy::Sample, own: Some(own.clone()), ..DataColumns::default() };
-    Ok(Opened { table: Arc::new(Unread(table.schema)), advance: None, read: Arc::default(), columns })
+    Ok(Opened { table: Arc::new(Unread(table.schema)), advance: None, read: Arc::default(), columns, extent: Extent::default() })
 }
 
 impl FileSource {

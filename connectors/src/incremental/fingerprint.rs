@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 
 /// Of one version of one row.
-pub(super) type Fingerprint = u128;
+pub type Fingerprint = u128;
 
 /// The fingerprint of a row whose identity columns were encoded as `bytes`. Stable: it is written down.
-pub(super) fn of(cursor: i128, bytes: &[u8]) -> Fingerprint {
+pub fn of(cursor: i128, bytes: &[u8]) -> Fingerprint {
     let mut hash = SipHash::new(0x5765_6972_2063_7572, 0x736f_7220_726f_7773);
     hash.write(&cursor.to_le_bytes());
     hash.write(bytes);

@@ -23,10 +23,11 @@ use super::{
     types::{Compared, Kind, Numeric, Types, distinct, oid},
 };
 use crate::{
-    Asked, DataColumns, Opened,
+    Asked, DataColumns, Extent, Opened,
     conform::possible,
     context::{Coordinates, ReadCount, SourceContext},
     error::{Error, Result},
+    extent,
     incremental::CursorReader,
     known::Unread,
     pushdown::{Comparison, Filter},
@@ -168,6 +169,7 @@ pub(super) async fn open(settings: &PostgresSource, cx: &SourceContext) -> Resul
         None => None,
     };
     let read = Arc::new(ReadCount::default());
+    let extent = Extent { files: None, rows: learnt.rows.map(extent::Rows::Estimated), cursor: cursor.as_deref().map(extent::From::of) };
     let input = Input {
         cx: cx.clone(),
         readers: settings.partitions.unwrap_or(cx.run.partitions).clamp(1, pool.max()),
@@ -185,7 +187,7 @@ pub(super) async fn open(settings: &PostgresSource, cx: &SourceContext) -> Resul
         read: read.clone(),
     };
     let advance = cursor.map(|cursor| cursor as Arc<dyn crate::Advance>);
-    Ok(Opened { table: Arc::new(PostgresTable(Arc::new(input))), advance, read, columns: told })
+    Ok(Opened { table: Arc::new(PostgresTable(Arc::new(input))), advance, read, columns: told, extent })
 }
 
 /// The same of columns that are known, without asking.
@@ -198,7 +200,7 @@ pub(super) fn recall(settings: &PostgresSource, own: &SchemaRef, cx: &SourceCont
         Some(incremental) => Some(Arc::new(cursor(incremental, &schema, cx)?) as Arc<dyn crate::Advance>),
         None => None,
     };
-    Ok(Opened { table: Arc::new(Unread(schema)), advance, read: Arc::default(), columns })
+    Ok(Opened { table: Arc::new(Unread(schema)), advance, read: Arc::default(), columns, extent: Extent::default() })
 }
 
 impl PostgresSource {

@@ -30,7 +30,7 @@ impl Ending<'_> {
         self.history.begin(run, &self.context.pipeline, &self.workspace.now()).await?;
         let mut destinations = Vec::new();
         let outcome = match self.stage(rows, &mut destinations).await {
-            Ok(mut summary) => match publish::decide(self.history, run, &mut destinations, &Cursors::default(), &mut summary).await {
+            Ok(mut summary) => match publish::decide(self.history, run, &mut destinations, &Cursors::default(), None, &mut summary).await {
                 Ok(()) => {
                     summary.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
                     return publish::publish(self.history, run, &destinations, &mut summary, || self.workspace.now())

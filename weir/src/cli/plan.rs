@@ -1,4 +1,7 @@
-//! `weir plan`: the dataflow, each step's columns, and what each destination would gain. Nothing is changed.
+//! `weir plan`: what has changed, the dataflow, each step's columns, and what each destination would gain. Nothing is changed.
+
+mod changes;
+mod data;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -10,14 +13,18 @@ use crate::render::{Style, Table, diagnostic, error, number::counted, table::Loo
 
 const EXAMPLES: &str = "\
 Examples:
-  weir plan flights                 the dataflow, columns and destinations
+  weir plan flights                 what has changed, the dataflow, columns and destinations
   weir plan flights --logical       with each step's query plan
-  weir plan flights --json | jq '.sinks[].change'";
+  weir plan flights --json | jq '.sinks[].change'
+  weir plan flights --data          rows that would be loaded otherwise than by the published version
+  weir plan flights --data --sample 10000 --json | jq '.sinks[].changed'";
 
-/// Show what a run would do: the dataflow, columns, and changes of destinations
+/// Show what a run would do: what has changed, the dataflow, columns, and changes of destinations
 ///
 /// Asks each destination how it compares with the rows that would come, and changes nothing there. What systems outside have is kept in
-/// .weir/schemas, by which weir check goes where they are not asked.
+/// .weir/schemas, by which weir check goes where they are not asked. With --data, the version that was published last and the one in the
+/// file are both executed on the same input, and what they would load is compared; no destination is asked then, and nothing is written
+/// where a reader looks.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Plan {
@@ -27,13 +34,25 @@ pub struct Plan {
     #[command(flatten)]
     set: Set,
     /// Show each step's logical query plan too
-    #[arg(long)]
+    #[arg(long, conflicts_with = "data")]
     logical: bool,
+    /// Execute the published version and this one on the same input, and show which rows they would load otherwise
+    #[arg(long)]
+    data: bool,
+    /// Of a source with more rows than this, take about so many: always the same of the same input
+    #[arg(long, value_name = "ROWS", requires = "data", value_parser = clap::value_parser!(u64).range(1..))]
+    sample: Option<u64>,
+    /// Rows of each kind to show [default: 3, and 1000 with --json]
+    #[arg(long, value_name = "ROWS", requires = "data")]
+    examples: Option<usize>,
 }
 
 impl Plan {
     /// Plans and answers.
     pub async fn answer(self, context: &Context) -> Answer {
+        if self.data {
+            return data::answer(&self.pipeline, &self.set.set, self.sample, self.examples, context).await;
+        }
         let workspace = context.workspace(Some(&self.pipeline))?;
         let path = project::find_pipeline(&self.pipeline, &workspace.project.root, &context.folder)?;
         let partial = parse_partial(&workspace.project, &path, &context.folder, &self.set.set)?;
@@ -50,11 +69,23 @@ impl Plan {
 
 fn as_json(checked: &Checked) -> Value {
     let warnings: Vec<_> = checked.warnings.iter().map(diagnostic::to_json).collect();
-    json!({ "pipeline": checked.pipeline, "steps": checked.steps, "sinks": checked.sinks, "diagnostics": warnings })
+    let mut answer = json!({ "pipeline": checked.pipeline, "steps": checked.steps, "sinks": checked.sinks, "diagnostics": warnings });
+    if let (Some(changes), Some(needs)) = (&checked.changes, &checked.needs) {
+        answer["since"] = json!(changes.since);
+        answer["changes"] = json!(changes.changes);
+        answer["reads"] = json!(needs.reads);
+        answer["connections"] = json!(needs.connections);
+        answer["object_stores"] = json!(needs.object_stores);
+    }
+    answer
 }
 
 fn render(checked: &Checked, logical: bool, style: Style) -> String {
     let mut out = format!("{}\n", style.bold(&checked.pipeline));
+    if let Some(found) = &checked.changes {
+        out.push('\n');
+        out.push_str(&changes::changes(found, style));
+    }
     for step in &checked.steps {
         out.push('\n');
         out.push_str(&render_step(step, logical, style));
@@ -62,6 +93,9 @@ fn render(checked: &Checked, logical: bool, style: Style) -> String {
     for sink in &checked.sinks {
         out.push('\n');
         out.push_str(&render_sink(sink, style));
+    }
+    if let Some(needs) = &checked.needs {
+        out.push_str(&changes::needs(needs));
     }
     out
 }
@@ -184,6 +218,8 @@ mod tests {
                     steps: vec!["add the column carrier".into(), "append rows".into()],
                 }),
             }],
+            changes: None,
+            needs: None,
             warnings: vec![],
         }
     }
