@@ -46,11 +46,17 @@ impl Connections {
         };
         if settings.kind.value != C::KIND {
             let message = format!("connection \"{name}\" is of kind \"{}\", not \"{}\"", settings.kind.value, C::KIND);
-            return Err(Error::user("wrong-connection", message).setting("connection"));
+            return Err(Error::user("wrong-connection", message).setting("connection").help(format!(
+                "name a connection of kind \"{0}\", or write the step as [….{1}]",
+                C::KIND,
+                settings.kind.value
+            )));
         }
         settings.read::<C>().map_err(|wrong| {
             let why = wrong.first().map_or_else(String::new, |first| first.message.clone());
-            Error::user("wrong-connection", format!("connection \"{name}\" has a wrong setting: {why}")).setting("connection")
+            Error::user("wrong-connection", format!("connection \"{name}\" has a wrong setting: {why}"))
+                .setting("connection")
+                .help(format!("correct [connection.{name}.{}] in weir.toml", C::KIND))
         })
     }
 

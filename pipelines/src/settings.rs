@@ -231,17 +231,25 @@ impl Settings {
         if let Some(place) = &self.place {
             return place.clone();
         }
-        let mut table = self.table();
-        let mut span = self.span.clone();
+        Self::span_below(self.table(), path).unwrap_or_else(|| {
+            // A connector's error may be about a key of the step, such as `key` of a sink.
+            let step = self.path.split_last().map(|(_, step)| Settings { path: step.to_vec(), ..self.clone() });
+            step.and_then(|step| Self::span_below(step.table(), path)).unwrap_or_else(|| self.span.clone())
+        })
+    }
+
+    /// The span of the value under a dotted path, or of the nearest table around it; none where its first part is not there.
+    fn span_below(mut table: DeTable<'_>, path: &str) -> Option<Span> {
+        let mut found = None;
         for part in path.split('.') {
-            let Some(value) = table.remove(part) else { return span };
-            span = value.span();
+            let Some(value) = table.remove(part) else { return found };
+            found = Some(value.span());
             match value.into_inner() {
                 DeValue::Table(inner) => table = inner,
-                _ => return span,
+                _ => return found,
             }
         }
-        span
+        found
     }
 
     /// Reads the table into a settings struct, or says everything that is wrong with it. serde stops at the first mistake, so after

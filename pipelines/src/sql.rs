@@ -320,7 +320,13 @@ impl Visitor for Reads<'_> {
                     );
                 }
                 SetExpr::SetOperation { left, right, .. } => bodies.extend([left.as_ref(), right.as_ref()]),
-                SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) => {}
+                SetExpr::Select(select) => {
+                    if let Some(into) = &select.into {
+                        let place = self.text.place(into.name.span()).unwrap_or_else(|| self.text.first_word());
+                        self.found.push(self.text.not_a_query(place));
+                    }
+                }
+                SetExpr::Query(_) | SetExpr::Values(_) => {}
             }
         }
         ControlFlow::Continue(())

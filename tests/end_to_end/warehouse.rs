@@ -7,6 +7,7 @@ mod connections;
 mod drift;
 mod known;
 mod made;
+mod mistakes;
 mod modes;
 mod names;
 mod proxy;

@@ -84,6 +84,7 @@ impl Server {
         let mut url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host()).ok_or_else(|| {
             Error::user("wrong-connection", format!("the \"url\" of connection \"{name}\" is no URL such as http://127.0.0.1:8123"))
                 .setting("connection")
+                .help("write url = \"http://host:8123\", or \"https://host:8443\"")
         })?;
         let part = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
         let mut user = (!url.username().is_empty()).then(|| part(url.username()));
@@ -100,7 +101,8 @@ impl Server {
         }
         if [&user, &password].into_iter().flatten().any(|text| text.chars().any(char::is_control)) {
             return Err(Error::user("wrong-connection", format!("user or password of connection \"{name}\" hold control characters"))
-                .setting("connection"));
+                .setting("connection")
+                .help("take line ends and the like out of them"));
         }
         let local = match url.host() {
             Some(Host::Domain(host)) => host == "localhost",
@@ -344,7 +346,9 @@ async fn connector(
 /// Certificates are always checked. The provider of cryptography is named, because the process may have none, or another.
 async fn tls(settings: &ClickhouseConnection, secure: bool, root: &Path) -> Result<ClientConfig> {
     let wrong = |setting: &str, path: &str, why: String| {
-        Error::user("certificate", format!("\"{setting}\" of the connection cannot be used: \"{path}\": {why}")).setting("connection")
+        Error::user("certificate", format!("\"{setting}\" of the connection cannot be used: \"{path}\": {why}"))
+            .setting("connection")
+            .help("write the path of a file in PEM form, from the project's folder")
     };
     let read = async |setting: &str, path: &str| {
         tokio::fs::read(root.join(path)).await.map_err(|error| wrong(setting, path, error.kind().to_string()))

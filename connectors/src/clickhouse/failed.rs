@@ -69,23 +69,28 @@ fn one_line(text: &str) -> String {
 
 fn from_server(text: &str, doing: &str) -> Error {
     let (number, why) = taken_apart(text);
+    let Some(number) = number else { return from_proxy(text, doing) };
+    // Of a syntax error, all words that could stand there are hundreds.
+    let why: &str = if number == 62 { why.split(". Expected one of: ").next().unwrap_or_default() } else { &why };
     let user = |code| Error::user(code, format!("cannot {doing}: {why}"));
     let system = |code| Error::system(code, format!("cannot {doing}: {why}"));
-    let Some(number) = number else { return from_proxy(text, doing) };
     match number {
         // No password, a wrong one, an unknown user: the server does not say which.
         192 | 193 | 194 | 516 => user("wrong-password").help("correct the user or the password of the connection"),
         81 => user("database-missing").help("correct \"database\" of the connection, or create it"),
         60 => user("table-missing").help("correct the name: it is case-sensitive, and database.table says which database it is in"),
-        16 | 47 | 10 | 8 => user("unknown-column"),
+        16 | 47 | 10 | 8 => user("unknown-column").help("correct the column's name: capitals and small letters differ"),
         497 | 291 => user("no-privilege").help("let an administrator grant it to the connection's user"),
         164 => user("read-only").help("give the connection's user a profile with readonly = 0, or 2 where it only reads"),
         115 => user("unknown-setting").help("the server is too old, or its profile does not allow the setting"),
         469 => user("check-failed").help("the table's constraint refuses a row: leave such rows out"),
-        62 => user("wrong-sql"),
-        57 => user("table-exists"),
-        43 | 53 | 42 | 46 | 48 | 36 | 44 | 179 | 184 | 215 => user("wrong-sql"),
-        6 | 27 | 38 | 41 | 69 | 70 | 72 | 117 | 321 | 349 | 407 | 131 | 691 => user("wrong-value"),
+        57 => user("table-exists").help("another program makes the table in this moment: run again"),
+        62 | 43 | 53 | 42 | 46 | 48 | 36 | 44 | 179 | 184 | 215 => {
+            user("wrong-sql").help("correct the SQL: it goes to the server as it is written")
+        }
+        6 | 27 | 38 | 41 | 69 | 70 | 72 | 117 | 321 | 349 | 407 | 131 | 691 => {
+            user("wrong-value").help("correct the value, or cast the column to another type")
+        }
         241 | 173 => system("server-memory").help("lower what the query needs, or raise max_memory_usage on the server"),
         243 | 396 => system("disk-full").help("make room on the server's disk"),
         252 => system("too-many-parts").later().help("the table is merging: load less often, or partition it less finely"),

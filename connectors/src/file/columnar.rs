@@ -97,7 +97,9 @@ fn parquet_error(file: &FoundFile, error: ParquetError) -> Error {
 /// Reads a Parquet file's footer.
 pub async fn parquet_footer(file: &FoundFile) -> Result<ArrowReaderMetadata> {
     if file.size_bytes == 0 {
-        return Err(Error::user("corrupt", format!("\"{}\" is not a readable parquet file: it is empty", file.name)).setting("path"));
+        return Err(Error::user("corrupt", format!("\"{}\" is not a readable parquet file: it is empty", file.name))
+            .setting("path")
+            .help("write or fetch the file again"));
     }
     match &file.location {
         Location::Local(path) => {
@@ -260,7 +262,9 @@ fn arrow_reader(file: &FoundFile, opening: &Opening, columns: Option<Vec<usize>>
     let mut head = Vec::with_capacity(8);
     (&mut input).take(8).read_to_end(&mut head).map_err(unwrap_io)?;
     if head.is_empty() {
-        return Err(Error::user("corrupt", format!("\"{}\" is not a readable arrow file: it is empty", file.name)).setting("path"));
+        return Err(Error::user("corrupt", format!("\"{}\" is not a readable arrow file: it is empty", file.name))
+            .setting("path")
+            .help("write or fetch the file again"));
     }
     let is_file = head.starts_with(ARROW_MAGIC);
     // Writers align the first message to 8 bytes, or to more: no message starts with zeros.

@@ -131,8 +131,13 @@ impl CsvFormat {
                 }
                 Found::Broken(next, fault) if self.header => {
                     let line = values::shown(&block[at..next]);
+                    let help = match fault {
+                        Fault::TooLong => "raise \"record_max\", or set \"csv.delimiter\" and \"csv.quote\" to what the file has",
+                        _ => "close the quote in the first line of the file, or set \"csv.quote\" to the character that quotes there",
+                    };
                     return Err(Error::user("csv-header", format!("the header line {line} is malformed: {}", self.reason(fault, 0)))
-                        .setting("csv.quote"));
+                        .setting("path")
+                        .help(help));
                 }
                 Found::Broken(next, _) => next,
                 Found::More => break,
@@ -141,7 +146,7 @@ impl CsvFormat {
         }
         if self.header {
             return Err(Error::user("csv-header-missing", "the file has no header line")
-                .setting("csv.header")
+                .setting("path")
                 .help("set csv.header to false if the first line is data; an empty file has no columns to read"));
         }
         Ok((vec![], bom))
@@ -154,9 +159,12 @@ impl CsvFormat {
                 Some(quote) if raw.first() == Some(&quote) => column::unquote(raw, quote),
                 _ => Cow::Borrowed(raw),
             };
-            let header = |message: String| Error::user("csv-header", message).setting("csv.header");
+            let header = |message: String| Error::user("csv-header", message).setting("path");
             let name = std::str::from_utf8(&text)
-                .map_err(|_| header(format!("the header's name {} is {} and not UTF-8", i + 1, values::shown(&text))).setting("encoding"))?
+                .map_err(|_| {
+                    header(format!("the header's name {} is {} and not UTF-8", i + 1, values::shown(&text)))
+                        .help("save the file as UTF-8, or say what it is: encoding = \"latin1\"")
+                })?
                 .trim();
             if name.is_empty() {
                 return Err(header(format!("the header has no name for column {}", i + 1))

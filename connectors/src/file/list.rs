@@ -16,7 +16,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 use weir_pipelines::diagnostic::nearest;
 
-use crate::error::{Error, Result};
+use crate::error::{Beneath, Error, Result};
 
 /// Folders nest no deeper than this; more is a loop that escaped notice.
 const DEPTH_MAX: usize = 64;
@@ -84,7 +84,12 @@ fn split_glob(pattern: &str) -> (&str, &str) {
 
 fn matcher(pattern: &str) -> Result<GlobMatcher> {
     let glob = GlobBuilder::new(pattern).literal_separator(true).build();
-    Ok(glob.map_err(|error| Error::user("glob-invalid", format!("\"{pattern}\" is not a pattern: {}", error.kind())))?.compile_matcher())
+    let glob = glob.map_err(|error| {
+        Error::user("glob-invalid", format!("\"{pattern}\" is not a pattern: {}", error.kind())).help(
+            "\"*\", \"?\", \"[abc]\", \"[a-z]\" and \"{one,two}\" stand for letters; one that means itself stands in brackets: \"[[]\"",
+        )
+    })?;
+    Ok(glob.compile_matcher())
 }
 
 fn partitions(parts: &str) -> Vec<(String, Option<String>)> {
@@ -129,7 +134,7 @@ fn list_local(written: &str, folder: &Path, hive: Option<bool>) -> Result<Vec<Fo
             )?;
             if files.is_empty() {
                 return Err(Error::user("folder-empty", format!("the folder \"{written}\" holds no file"))
-                    .help("names that start with \".\" or \"_\" do not count"));
+                    .help("put files into it, or name another folder; names that start with \".\" or \"_\" do not count"));
             }
             let prefix = if path.is_empty() { String::new() } else { format!("{}/", path.trim_end_matches('/')) };
             files.into_iter().map(|below| local_file(format!("{prefix}{below}"), &full.join(&below), &below, hive)).collect()
@@ -273,10 +278,20 @@ pub(super) fn remote_error(name: &str, error: object_store::Error) -> Error {
             Error::user("unreadable", format!("cannot read \"{name}\": access denied"))
                 .help("credentials are taken from the environment: AWS_*, AZURE_*, GOOGLE_*")
         }
-        E::Generic { .. } => Error::system("unreachable", format!("cannot reach \"{name}\"")).later(),
+        E::Generic { .. } => Error::system("unreachable", format!("cannot reach \"{name}\": {}", innermost(&error))).later(),
         _ => Error::system("unreadable", format!("cannot read \"{name}\"")),
     };
-    answer.setting("path").because(error)
+    let answer = answer.setting("path");
+    // What wraps the cause repeats it, and the URL.
+    if answer.code == "unreachable" { answer.because(Beneath(error)) } else { answer.because(error) }
+}
+
+/// What an error says that no other lies beneath.
+fn innermost(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(beneath) => innermost(beneath),
+        None => error.to_string(),
+    }
 }
 
 async fn list_remote(written: &str, hive: Option<bool>, environment: &HashMap<String, String>) -> Result<Vec<FoundFile>> {
@@ -284,7 +299,8 @@ async fn list_remote(written: &str, hive: Option<bool>, environment: &HashMap<St
     let (prefix, pattern) = if glob { split_glob(written) } else { (written, "") };
     let http = Url::parse(prefix).is_ok_and(|url| matches!(ObjectStoreScheme::parse(&url), Ok((ObjectStoreScheme::Http, _))));
     if glob && http {
-        return Err(Error::user("glob-http", format!("\"{written}\" is a pattern, and HTTP cannot list files")).help("name each file"));
+        return Err(Error::user("glob-http", format!("\"{written}\" is a pattern, and HTTP cannot list files"))
+            .help("name each file: path = [\"https://…/a.csv\", \"https://…/b.csv\"]"));
     }
     let (store, path) = store(prefix, environment)?;
     if !glob && !written.ends_with('/') {

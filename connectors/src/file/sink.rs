@@ -103,7 +103,7 @@ impl FileSink {
         let named = (!self.is_folder()).then(|| Format::of_name(&self.path)).flatten();
         let format = match self.format.or(named) {
             Some(Format::Avro | Format::Json) => {
-                return Err(Error::user("format-unsupported", "this format can be read and not written")
+                return Err(Error::user("format-unsupported", "avro and json can be read and not written")
                     .setting(if self.format.is_some() { "format" } else { "path" })
                     .help("write parquet, csv, tsv, ndjson or arrow"));
             }
@@ -152,6 +152,7 @@ impl FileSink {
             }
             (mode, _) => {
                 return Err(Error::user("mode-unsupported", format!("files do not know the mode \"{}\"", mode.as_str()))
+                    .setting("mode")
                     .help("use replace or append, or the lake sink"));
             }
         };
@@ -236,12 +237,14 @@ fn check_types(rows: &SchemaRef, format: Format) -> Result<()> {
     match nested {
         Some(field) if matches!(format, Format::Csv | Format::Tsv) => {
             Err(Error::user("type-unsupported", format!("\"{}\" is nested, which {} cannot hold", field.name(), format.as_str()))
+                .about([field.name()])
                 .help("flatten it first, or write ndjson or parquet"))
         }
         _ => match rows.fields().iter().find(|field| matches!(field.data_type(), DataType::Null)) {
             Some(field) if format == Format::Parquet => {
                 Err(Error::user("type-unsupported", format!("\"{}\" has no type: it is always null", field.name()))
-                    .help("cast it to a type"))
+                    .about([field.name()])
+                    .help("cast it to a type: cast(null as text)"))
             }
             _ => Ok(()),
         },
@@ -314,6 +317,10 @@ fn unwritable(target: &str, error: io::Error) -> Error {
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             Error::system("unwritable", format!("cannot write \"{target}\": {error}")).help("give this user the right to write there")
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            Error::system("unwritable", format!("cannot write \"{target}\": a file stands where a folder is needed"))
+                .help("write another \"path\", or move that file away")
         }
         _ => Error::system("unwritable", format!("cannot write \"{target}\": {error}")),
     }

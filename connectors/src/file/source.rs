@@ -495,7 +495,9 @@ impl Table {
             }
         }
         if let Some((name, ..)) = metadata.iter().find(|(name, ..)| undeclared.contains_key(*name)) {
-            return Err(Error::user("column-clash", format!("the files have a column \"{name}\" of their own")).setting("metadata"));
+            return Err(Error::user("column-clash", format!("the files have a column \"{name}\" of their own"))
+                .setting("metadata")
+                .help("leave it out of \"metadata\", or give the files' column another name"));
         }
         let own = Arc::new(Schema::new(undeclared.values().cloned().collect::<Vec<_>>()));
         let mut partitions: Vec<FieldRef> = Vec::new();

@@ -204,7 +204,8 @@ impl Sink for LakeSink {
     }
 
     fn check(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<(), Vec<Error>> {
-        schema::lake_columns(rows, &cx.allow_lossy).map(drop).map_err(|error| vec![error])
+        let columns = schema::lake_columns(rows, &cx.allow_lossy);
+        columns.and_then(|columns| schema::check(&columns, &self.rules(cx))).map_err(|error| vec![error])
     }
 
     async fn plan(&self, rows: &SchemaRef, cx: &SinkContext) -> Result<Change> {

@@ -136,15 +136,26 @@ fn names<'a>(columns: impl IntoIterator<Item = &'a Column>) -> String {
     columns.into_iter().map(|column| format!("\"{}\"", column.name)).collect::<Vec<_>>().join(", ")
 }
 
-/// Fits rows to a table, or to none.
-pub fn fit(rows: &[Column], existing: Option<&Existing>, rules: &Rules) -> Result<Fit> {
+/// Says what no table could take, whether there is one already or not.
+pub fn check(rows: &[Column], rules: &Rules) -> Result<()> {
     check_key(rows, rules)?;
     let reserved = [VALID_FROM, VALID_TO, IS_CURRENT];
-    let versioned = rules.mode == Mode::Snapshot;
-    if versioned && let Some(column) = rows.iter().find(|column| reserved.contains(&column.name.to_lowercase().as_str())) {
+    if rules.mode == Mode::Snapshot
+        && let Some(column) = rows.iter().find(|column| reserved.contains(&column.name.to_lowercase().as_str()))
+    {
         return Err(Error::user("reserved-column", format!("column \"{}\" is one that mode = \"snapshot\" makes itself", column.name))
-            .help("rename it in a transform"));
+            .about([&column.name])
+            .help(format!("give it another name in a transform: {} as other_name", column.name)));
     }
+    // A table that is there may be partitioned by a column that the rows lack.
+    let mut seen = HashSet::new();
+    rules.partition_by.iter().try_for_each(|name| check_partition(name, rows.iter().find(|column| column.name == *name), &mut seen))
+}
+
+/// Fits rows to a table, or to none.
+pub fn fit(rows: &[Column], existing: Option<&Existing>, rules: &Rules) -> Result<Fit> {
+    check(rows, rules)?;
+    let versioned = rules.mode == Mode::Snapshot;
     let versions = || {
         let instant = || DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()));
         [Column::new(VALID_FROM, instant()), Column::new(VALID_TO, instant()), Column::new(IS_CURRENT, DataType::Boolean)]
@@ -189,12 +200,14 @@ pub fn fit(rows: &[Column], existing: Option<&Existing>, rules: &Rules) -> Resul
 
 fn join(rows: &[Column], own: &Existing, rules: &Rules) -> Result<Fit> {
     if !rules.partition_by.is_empty() && rules.partition_by != own.partitions {
-        return Err(Error::user(
-            "partitions-differ",
-            format!("the table is partitioned by [{}], not by [{}]", own.partitions.join(", "), rules.partition_by.join(", ")),
-        )
-        .setting("partition_by")
-        .help("leave partition_by out, or load once with mode = \"replace\" to partition the table anew"));
+        let by = |columns: &[String]| match columns {
+            [] => "not partitioned".to_owned(),
+            _ => format!("partitioned by {}", columns.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")),
+        };
+        let message = format!("the table is {}, and is to be {}", by(&own.partitions), by(&rules.partition_by));
+        return Err(Error::user("partitions-differ", message)
+            .setting("partition_by")
+            .help("leave partition_by out, or load once with mode = \"replace\" to partition the table anew"));
     }
     let (mut written, mut new, mut changed) = (Vec::new(), Vec::new(), Vec::new());
     for (index, column) in rows.iter().enumerate() {
@@ -297,23 +310,35 @@ fn check_partitions(fit: &Fit) -> Result<()> {
                 .setting("partition_by")
                 .help(format!("the columns are {}", names(&fit.table))));
         };
-        use DataType::*;
-        if !seen.insert(name) || [VALID_FROM, VALID_TO, IS_CURRENT].contains(&name.as_str()) {
-            return Err(Error::user("partition-column", format!("the table cannot be partitioned by \"{name}\"")).setting("partition_by"));
-        }
-        if !matches!(column.lake, Boolean | Int8 | Int16 | Int32 | Int64 | Utf8 | Date32 | Timestamp(..) | Decimal128(..)) {
-            return Err(Error::user(
-                "partition-column",
-                format!("the table cannot be partitioned by \"{name}\", a {}", types::delta_name(&column.lake)),
-            )
-            .setting("partition_by")
-            .help("choose a column of text, whole numbers, dates or timestamps"));
-        }
+        check_partition(name, Some(column), &mut seen)?;
     }
     if fit.partitions.len() == fit.table.len() {
-        return Err(Error::user("partition-column", "a table needs a column that it is not partitioned by").setting("partition_by"));
+        return Err(Error::user("partition-column", "the table is partitioned by all its columns, and needs one besides")
+            .setting("partition_by")
+            .help("leave out those that have many values"));
     }
     Ok(())
+}
+
+fn check_partition<'a>(name: &'a str, column: Option<&Column>, seen: &mut HashSet<&'a str>) -> Result<()> {
+    use DataType::*;
+    let wrong = |why: String| {
+        Error::user("partition-column", format!("the table cannot be partitioned by \"{name}\"{why}")).setting("partition_by")
+    };
+    if [VALID_FROM, VALID_TO, IS_CURRENT].contains(&name) {
+        return Err(wrong(", which mode = \"snapshot\" makes".into()).help("choose a column of the rows"));
+    }
+    if !seen.insert(name) {
+        return Err(wrong(" twice".into()).help("name each column once"));
+    }
+    match column {
+        Some(Column { lake, .. })
+            if !matches!(lake, Boolean | Int8 | Int16 | Int32 | Int64 | Utf8 | Date32 | Timestamp(..) | Decimal128(..)) =>
+        {
+            Err(wrong(format!(", of type {}", types::delta_name(lake))).help("choose a column of text, whole numbers, dates or timestamps"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The columns and partitions of an opened table. Fails for a table whose features Weir cannot keep when it writes.

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use datafusion::{catalog::TableProvider, execution::object_store::ObjectStoreUrl};
 use deltalake::{
     DeltaTable, DeltaTableError,
@@ -17,7 +17,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path, prefix::PrefixStore};
 use url::Url;
 
-use crate::error::{Error, Result};
+use crate::error::{Beneath, Error, Result};
 
 /// Which state of a table is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,7 @@ impl Place {
         let name = name.into();
         let local = match Url::parse(folder) {
             Ok(url) if url.scheme() == "file" => Some(url.to_file_path().map_err(|()| not_a_place(folder))?),
+            Ok(url) if object_store::ObjectStoreScheme::parse(&url).is_err() => return Err(not_a_place(folder)),
             Ok(url) => {
                 let options: HashMap<_, _> = environment.iter().filter(|(key, _)| is_store_option(key)).collect();
                 let (store, prefix) = object_store::parse_url_opts(&url, options).map_err(|error| not_a_place(folder).because(error))?;
@@ -130,11 +131,12 @@ impl Place {
                 table.load_with_datetime(instant).await.map_err(|error| self.failed("read", error))?;
                 // Before the first commit the loader answers with the first.
                 let committed = table.version().and_then(|number| table.snapshot().ok()?.version_timestamp(number));
-                if committed.is_some_and(|millis| millis > instant.timestamp_millis()) {
-                    return Err(Error::user(
-                        "version-missing",
-                        format!("table \"{}\" had no version at {}", self.name, instant.to_rfc3339()),
-                    ));
+                if let Some(first) =
+                    committed.filter(|millis| *millis > instant.timestamp_millis()).and_then(DateTime::from_timestamp_millis)
+                {
+                    let said = |instant: DateTime<Utc>| instant.to_rfc3339_opts(SecondsFormat::Millis, true);
+                    return Err(Error::user("version-missing", format!("table \"{}\" had no version at {}", self.name, said(instant)))
+                        .help(format!("the first version that is there was made at {}", said(first))));
                 }
             }
         }
@@ -154,7 +156,14 @@ impl Place {
         }
         match error {
             DeltaTableError::ObjectStore { source } => Error::system("lake-store", format!("{message}: {source}")).later(),
-            other => Error::system("lake-table", format!("{message}: {other}")).because(other),
+            other => {
+                // The kernel's errors go on with a backtrace.
+                let text = other.to_string();
+                let why = text.lines().next().unwrap_or_default();
+                Error::system("lake-table", format!("{message}: {why}"))
+                    .help("the table's log in _delta_log is damaged: restore the table's folder from a copy, or load into a new table")
+                    .because(Beneath(other))
+            }
         }
     }
 }
@@ -180,6 +189,8 @@ pub(super) fn disk_error(message: &str, error: &std::io::Error) -> Error {
         }
         PermissionDenied | ReadOnlyFilesystem => Error::system("lake-read-only", format!("{message}: not allowed to write"))
             .help("give the user that runs weir write access to the folder, or name another with \"path\" under [lake] in weir.toml"),
+        NotADirectory | AlreadyExists => Error::system("lake-disk", format!("{message}: a file stands where a folder is needed"))
+            .help("move the file away, or name another folder with \"path\" under [lake] in weir.toml"),
         _ => Error::system("lake-disk", format!("{message}: {error}")),
     }
 }

@@ -97,7 +97,12 @@ impl Pool {
 
     async fn connect(cx: &RunContext, name: &str, settings: &PostgresConnection) -> Result<Pool> {
         let times = settings.times()?;
-        let target = target(name, settings, cx).await?;
+        // The setting stands in weir.toml: what a pipeline says of it is the connection's name.
+        let named = |error: Error| {
+            let message = error.message.replacen("the connection's \"url\"", &format!("the \"url\" of connection \"{name}\""), 1);
+            Error { message, ..error }.setting("connection")
+        };
+        let target = target(name, settings, cx).await.map_err(named)?;
         let permits = Arc::new(Semaphore::new(settings.pool_max as usize));
         let server = Server { version: 0, version_text: String::new(), notices_absence: false };
         let mut pool = Pool {

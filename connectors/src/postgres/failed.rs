@@ -134,7 +134,15 @@ fn finish(mut error: Error, told: &Told<'_>) -> Error {
         error.message.push_str(&format!(" (row {at} of what was sent)"));
     }
     if error.help.is_none() {
-        error.help = told.hint.map(str::to_owned);
+        let own = match error.code {
+            "unknown-column" => Some("correct the column's name; in SQL, one with capitals stands in double quotes"),
+            "wrong-sql" => Some("correct the SQL: it goes to the server as it is written"),
+            "wrong-value" => Some("correct the value, or cast the column to another type"),
+            "value-out-of-range" => Some("leave such rows out, or take a wider type"),
+            "exclusion" => Some("the table's constraint refuses a row: leave such rows out"),
+            _ => None,
+        };
+        error.help = told.hint.or(own).map(str::to_owned);
     }
     error
 }

@@ -191,7 +191,7 @@ pub const SOURCE: SourceKind = SourceKind {
                 let table = source.table.as_deref().map(TableName::parse).transpose();
                 return match table.and_then(|_| source.numeric()) {
                     Ok(_) => Ok(Arc::new(source)),
-                    Err(error) => Err(wrong(settings, &error.message, settings.span_of(error.setting.as_deref().unwrap_or("table")))),
+                    Err(error) => Err(vec![told(settings, error)]),
                 };
             }
         };
@@ -214,6 +214,11 @@ pub const CONNECTION: ConnectionKind = ConnectionKind {
         {
             return Err(wrong(settings, "\"url\" does not start with postgres://", settings.span_of("url")));
         }
+        if let Secret::Plain(url) = &connection.url
+            && let Err(error) = url::check(url)
+        {
+            return Err(vec![told(settings, error)]);
+        }
         if let Err(error) = connection.times() {
             let setting = error.setting.as_deref().unwrap_or("url");
             return Err(wrong(settings, &error.message, settings.span_of(setting)));
@@ -226,6 +231,12 @@ pub const CONNECTION: ConnectionKind = ConnectionKind {
     },
     probe: |name, cx| Box::pin(probe::probe(name, cx)),
 };
+
+/// An error of a setting, where the setting stands.
+fn told(settings: &Settings, error: Error) -> Diagnostic {
+    let span = error.setting.as_deref().map_or_else(|| settings.kind.span.clone(), |setting| settings.span_of(setting));
+    error.help.into_iter().fold(Diagnostic::error(error.code, error.message).at(&settings.file, span, ""), Diagnostic::help)
+}
 
 fn wrong(settings: &Settings, message: &str, span: weir_pipelines::Span) -> Diagnostics {
     vec![Diagnostic::error("wrong-value", message).at(&settings.file, span, "")]

@@ -85,8 +85,7 @@ pub const SINK: SinkKind = SinkKind {
         let sink: PostgresSink = settings.read()?;
         let mut wrong = Vec::new();
         if let Err(error) = TableName::parse(&sink.table) {
-            let told = Diagnostic::error("wrong-value", error.message).at(&settings.file, settings.span_of("table"), "");
-            wrong.push(error.help.into_iter().fold(told, Diagnostic::help));
+            wrong.push(super::told(settings, error));
         }
         if sink.parallel == Some(0) {
             wrong.push(Diagnostic::error("wrong-value", "\"parallel\" is 1 or more").at(&settings.file, settings.span_of("parallel"), ""));

@@ -26,7 +26,7 @@ use crate::{
     Asked, DataColumns, Extent, Opened,
     conform::possible,
     context::{Coordinates, ReadCount, SourceContext},
-    error::{Error, Result},
+    error::{Blame, Error, Result},
     extent,
     incremental::CursorReader,
     known::Unread,
@@ -352,7 +352,7 @@ async fn learn_query(session: &mut Session, connection: &str, query: &str, numer
     // A line of its own for the parenthesis: the query may end in a comment.
     let from = format!("(\n{}\n) as weir_query", query.trim().trim_end_matches(';'));
     let wrong = |mut error: Error| {
-        if matches!(error.code, "wrong-sql" | "unknown-column" | "table-missing") {
+        if error.blame == Blame::User && error.setting.is_none() {
             error.setting = Some("query".into());
         }
         error

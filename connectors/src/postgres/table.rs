@@ -267,7 +267,8 @@ pub fn fit(schema: &Schema, rows: &[RowColumn], existing: Option<&Existing>, nam
             return Err(Error::user(
                 "too-many-columns",
                 format!("a Postgres table has at most {COLUMNS_MAX} columns, and the versions need three"),
-            ));
+            )
+            .help("select fewer columns in a transform"));
         }
         return Ok(Fit { written, added: Vec::new(), table });
     };

@@ -42,7 +42,7 @@ pub(super) async fn target(name: &str, settings: &PostgresConnection, cx: &RunCo
         (None, password) => password.unwrap_or_default(),
     };
     let (mode, options) = tls(name, settings, &parts.host, parts.sslmode.as_deref(), cx).await?;
-    let user = parts.user.ok_or_else(|| wrong("names no user"))?;
+    let user = parts.user.ok_or_else(|| wrong(NO_USER))?;
     let database = parts.database.unwrap_or_else(|| user.clone());
     let mut options = options
         .username(&user)
@@ -65,6 +65,13 @@ pub(super) async fn target(name: &str, settings: &PostgresConnection, cx: &RunCo
     };
     Ok(Target { options, place, user })
 }
+
+/// Says what is wrong with a URL, as far as it alone can tell.
+pub(super) fn check(text: &str) -> Result<()> {
+    if parts(text)?.user.is_none() { Err(wrong(NO_USER)) } else { Ok(()) }
+}
+
+const NO_USER: &str = "names no user";
 
 /// What a URL says.
 #[derive(Debug, PartialEq, Eq)]
@@ -147,11 +154,14 @@ async fn tls(
                     format!("cannot read \"{written}\", the \"{setting}\" of connection \"{name}\": {}", error.kind()),
                 )
                 .setting(setting)
+                .help("write the path of a file in PEM form, from the project's folder")
             })
         }
     };
     let unusable = |setting: &'static str, what: &str| {
-        Error::user("certificate-wrong", format!("the \"{setting}\" of connection \"{name}\" holds no {what} in PEM form")).setting(setting)
+        Error::user("certificate-wrong", format!("the \"{setting}\" of connection \"{name}\" holds no {what} in PEM form"))
+            .setting(setting)
+            .help(format!("PEM is text that begins with -----BEGIN {}-----", what.to_uppercase()))
     };
     if let Some(path) = &settings.ca {
         let pem = file("ca", path).await?;
@@ -179,11 +189,13 @@ async fn tls(
         }
         (Some(_), None) => {
             return Err(Error::user("certificate-wrong", format!("connection \"{name}\" has a \"client_cert\" and no \"client_key\""))
-                .setting("client_cert"));
+                .setting("client_cert")
+                .help("add client_key = \"certs/client.key\""));
         }
         (None, Some(_)) => {
             return Err(Error::user("certificate-wrong", format!("connection \"{name}\" has a \"client_key\" and no \"client_cert\""))
-                .setting("client_key"));
+                .setting("client_key")
+                .help("add client_cert = \"certs/client.pem\""));
         }
     }
     Ok((mode, options))

@@ -283,7 +283,9 @@ impl Trouble {
             Trouble::Else(failure) => failure,
             Trouble::Query(error) if exhausted(&error) || weir_connectors::Error::find(&error).is_some() => crate::run::explain(&error),
             Trouble::Query(error) => {
-                Failure::error("expectation", format!("\"{}\" cannot be checked: {}", expectation.name, crate::sql::message(&error)))
+                Failure::error("expectation", format!("\"{}\" cannot be checked: {}", expectation.name, crate::sql::message(&error))).help(
+                    "its query fails on these rows: write it so that it cannot, for instance nullif(x, 0) where something is divided by x",
+                )
             }
         };
         failure.in_step(&expectation.on.value)

@@ -432,8 +432,9 @@ impl<'a> Words<'a> {
     }
 
     pub fn uneven_rows(&self, at: Extent, has: usize, had: usize) -> Diagnostic {
-        self.say("uneven-rows", format!("a row of {has} values follows one of {had}"), self.places.span(at), format!("{has} values"))
-            .help("give each row as many values")
+        let many = |values: usize| if values == 1 { "1 value".to_owned() } else { format!("{values} values") };
+        self.say("uneven-rows", format!("a row of {} follows one of {had}", many(has)), self.places.span(at), many(has))
+            .help(format!("give each row {}; for one that is not known, write null", many(had)))
     }
 
     pub fn uneven_union(&self, word: &str, left: (&SetExpr, usize), right: (&SetExpr, usize)) -> Diagnostic {

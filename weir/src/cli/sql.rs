@@ -98,6 +98,11 @@ impl Sql {
             let message = format!("one file holds the rows of one query, and there are {}", statements.len());
             return Err(Diagnostic::error("usage", message).help("run them one at a time").into());
         }
+        if let Some((_, statement)) = statements.iter().find(|(_, statement)| statement.text.starts_with('\\')) {
+            let word = statement.text.split_whitespace().next().unwrap_or_default();
+            let message = format!("\"{word}\" is a command of the prompt, not SQL");
+            return Err(Diagnostic::error("unknown-command", message).help("start the prompt with: weir sql").into());
+        }
         let session = Session::open(workspace).await?;
         for (input, statement) in statements {
             let stream = query(&session, &input.name, &input.text, statement).await?;

@@ -176,12 +176,17 @@ struct Shown {
 }
 
 impl Shown {
-    /// Expands tabs, hides what steers a terminal, and cuts a long line to a window that holds `focus`.
+    /// Expands tabs, hides secrets and what steers a terminal, and cuts a long line to a window that holds `focus`.
     fn of(line: &str, focus: usize) -> Self {
+        let secrets = text::secrets(line);
         let mut cells: Vec<(usize, String, usize)> = Vec::new();
         let mut column = 0;
         for (at, c) in line.char_indices() {
             let (cell, width) = match c {
+                c if secrets.iter().any(|secret| secret.contains(&at)) => {
+                    let width = text::char_width(c);
+                    ("*".repeat(width), width)
+                }
                 '\t' => {
                     let width = TAB - column % TAB;
                     (" ".repeat(width), width)

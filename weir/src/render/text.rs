@@ -1,6 +1,6 @@
 //! Text as a terminal shows it: how wide it is, and what of it must not reach a terminal as it stands.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use unicode_width::UnicodeWidthChar;
 
@@ -78,6 +78,41 @@ pub fn wrap(text: &str, max: usize) -> Vec<String> {
     lines
 }
 
+/// Where a line of a file holds what is nobody's to see: the password of a URL, the values behind its `?`, and what `password` is set to.
+pub fn secrets(line: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for (at, mark) in line.match_indices("://") {
+        let start = at + mark.len();
+        let rest = &line[start..];
+        let url = &rest[..rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).unwrap_or(rest.len())];
+        if let Some(host) = url.rfind('@')
+            && let Some(colon) = url[..host].find(':')
+        {
+            found.push(start + colon + 1..start + host);
+        }
+        if let Some(query) = url.find('?') {
+            let mut pair_start = start + query + 1;
+            for pair in url[query + 1..].split('&') {
+                let value = pair.find('=').map_or(pair.len(), |equals| equals + 1);
+                found.push(pair_start + value..pair_start + pair.len());
+                pair_start += pair.len() + 1;
+            }
+        }
+    }
+    for (at, key) in line.match_indices("password") {
+        let start = at + key.len();
+        let value = line[start..].trim_start_matches([' ', '\t', '"', '\'']);
+        let Some(value) = value.strip_prefix('=').map(str::trim_start) else { continue };
+        if let Some(quote) = value.chars().next().filter(|c| matches!(c, '"' | '\'')) {
+            let text = &value[1..];
+            let from = line.len() - text.len();
+            found.push(from..from + text.find(quote).unwrap_or(text.len()));
+        }
+    }
+    found.retain(|secret| !secret.is_empty());
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +138,24 @@ mod tests {
         assert_eq!(cut("abcdefg", 6), "abcde…");
         assert_eq!(cut("東京都", 5), "東京…");
         assert_eq!(cut("東京都", 4), "東…");
+    }
+
+    #[test]
+    fn secrets_of_a_line_are_found() {
+        for (line, expected) in [
+            ("url = \"postgres://me:hush@db/x\"", "url = \"postgres://me:****@db/x\""),
+            ("url = 'postgres://me:h@sh@db/x' # a@b:c", "url = 'postgres://me:****@db/x' # a@b:c"),
+            ("path = [\"https://h/a?sig=ab&x=é\", \"https://h/b\"]", "path = [\"https://h/a?sig=**&x=*\", \"https://h/b\"]"),
+            ("password = \"hush\" # mine", "password = \"****\" # mine"),
+            ("\"password\"='hush", "\"password\"='****"),
+            ("password = { env = \"PG\" }", "password = { env = \"PG\" }"),
+            ("path = \"s3://bucket/a.csv\"", "path = \"s3://bucket/a.csv\""),
+            ("sql = \"select password from users where a = 'b'\"", "sql = \"select password from users where a = 'b'\""),
+        ] {
+            let secrets = secrets(line);
+            let hidden = |(at, c)| if secrets.iter().any(|secret| secret.contains(&at)) { '*' } else { c };
+            assert_eq!(line.char_indices().map(hidden).collect::<String>(), expected);
+        }
     }
 
     #[test]
