@@ -40,6 +40,9 @@ pub struct Summary {
     pub drift: Vec<crate::Drift>,
     /// Expectations and their outcome.
     pub expectations: Vec<ExpectationOutcome>,
+    /// The parameters it was given, by name.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub params: std::collections::BTreeMap<String, String>,
     /// What the run wants said: no new files, a retried plan.
     pub notes: Vec<String>,
     /// Of a run that ends rows of the quarantine: which, and how.

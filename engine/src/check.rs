@@ -1,11 +1,11 @@
 //! What `weir check` and `weir plan` answer: every step's schema and plan, what each destination would gain, and every mistake at once.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::datatypes::SchemaRef;
 use serde::Serialize;
 use weir_connectors::{Blame, Change, Purpose};
-use weir_pipelines::{Diagnostic, Diagnostics, Partial, Severity, Source};
+use weir_pipelines::{Diagnostic, Diagnostics, Mode, Partial, Severity, Source, SourceFile, Span};
 use weir_schemas::prove::Held;
 
 use crate::{
@@ -148,8 +148,27 @@ pub struct Outcome {
     pub checked: Option<Checked>,
     /// All that is wrong with its files, and what is worth a word, in source order.
     pub diagnostics: Diagnostics,
+    /// What its sinks write.
+    pub destinations: Vec<Written>,
     /// Failures of systems outside: each is among the diagnostics too, at the place where the file names the system.
     pub outside: Vec<Failure>,
+}
+
+/// What a sink writes.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The sink's kind.
+    pub kind: String,
+    /// The destination, in words.
+    pub destination: String,
+    /// Whether its rows take the place of all that was there.
+    pub replaces: bool,
+    /// The file that says so.
+    pub file: Arc<SourceFile>,
+    /// Where.
+    pub place: Span,
 }
 
 impl Outcome {
@@ -209,6 +228,7 @@ impl Checker {
         all.extend(wrong.into_iter().filter(|one| is_whole || one.code != "no-sink"));
         all.extend(flow.steps.iter().flat_map(|planned| &planned.contract).flat_map(|contract| contract.doubts.clone()));
         all.extend(flow.steps.iter().flat_map(|planned| planned.doubts.clone()));
+        let destinations = flow.sinks.iter().map(|sink| written(sink, &pipeline.name.value)).collect();
         let mut sinks = Vec::new();
         for sink in &flow.sinks {
             sinks.push(checked_sink(sink, &flow, depth, &known, &mut all, &mut outside).await);
@@ -245,7 +265,7 @@ impl Checker {
             needs,
             warnings: Vec::new(),
         });
-        Ok(Outcome { checked, diagnostics: all, outside: failures })
+        Ok(Outcome { checked, diagnostics: all, destinations, outside: failures })
     }
 }
 
@@ -264,6 +284,47 @@ fn checked_step(planned: &PlannedStep) -> CheckedStep {
             Input::Plan(plan) => plan.display_indent().to_string(),
         },
     }
+}
+
+fn written(sink: &PlannedSink, pipeline: &str) -> Written {
+    Written {
+        pipeline: pipeline.to_owned(),
+        kind: sink.kind.clone(),
+        destination: sink.sink.destination(&sink.context),
+        replaces: sink.context.mode == Mode::Replace,
+        file: sink.settings.file.clone(),
+        place: sink.settings.kind.span.clone(),
+    }
+}
+
+/// What is wrong where pipelines that one file makes write one destination.
+pub fn shared(written: &[Written]) -> Diagnostics {
+    let mut found = Diagnostics::new();
+    for (at, first) in written.iter().enumerate() {
+        let same = |other: &&Written| (&other.kind, &other.destination) == (&first.kind, &first.destination);
+        // Two sinks of one pipeline are told with it.
+        let others: Vec<&Written> = written[at + 1..].iter().filter(same).filter(|other| other.pipeline != first.pipeline).collect();
+        if others.is_empty() || written[..at].iter().any(|before| same(&before)) {
+            continue;
+        }
+        let mut names: Vec<String> = vec![format!("\"{}\"", first.pipeline)];
+        for other in &others {
+            let name = format!("\"{}\"", other.pipeline);
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let last = names.pop().unwrap_or_default();
+        let message = format!("{} and {last} all write {}", names.join(", "), first.destination);
+        let message = if names.len() == 1 { message.replacen(" all write ", " both write ", 1) } else { message };
+        let replaces = first.replaces || others.iter().any(|other| other.replaces);
+        let diagnostic =
+            if replaces { Diagnostic::error("same-destination", message) } else { Diagnostic::warning("same-destination", message) };
+        let label = if replaces { "each takes the place of the others' rows" } else { "the rows of all of them" };
+        let help = "give each row of the matrix a destination of its own, by a parameter: { param = \"…\" }";
+        found.push(diagnostic.at(&first.file, first.place.clone(), label).help(help));
+    }
+    found
 }
 
 /// Holds a sink against the rows that it would take. What is wrong, and what is worth a word, goes to `all`.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use weir_connectors::incremental::fingerprint;
-use weir_pipelines::{Diagnostics, Pipeline, Project, SourceFile};
+use weir_pipelines::{Changes, Diagnostics, Pipeline, Project, SourceFile};
 
 use crate::{
     contracts::Contracts,
@@ -33,6 +33,12 @@ pub struct Definition {
     pub contracts: Vec<File>,
     /// What `--set` changed.
     pub overrides: Vec<(String, String)>,
+    /// What `--param` gave.
+    #[serde(default)]
+    pub params: Vec<(String, String)>,
+    /// The row of its matrix that it is.
+    #[serde(default)]
+    pub row: Option<String>,
     /// The chosen profile of `weir.toml`.
     pub profile: Option<String>,
     /// The profiles that `weir.toml` offers.
@@ -46,13 +52,16 @@ pub struct Definition {
 impl Definition {
     /// What a run of this pipeline is made of, with the contracts that have been read for it.
     pub fn of(pipeline: &Pipeline, contracts: &Contracts, project: &Project) -> Self {
-        let path = pipeline.file.path.rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
+        let named = |path: &str| path.rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
+        let files = pipeline.file.parts().into_iter().map(|(_, file)| File { path: named(&file.path), text: file.text.clone() });
         let connections = project.connections.iter().map(|(name, connection)| (name.clone(), connection.settings.kind.value.clone()));
         Self {
             weir: env!("CARGO_PKG_VERSION").to_owned(),
-            files: vec![File { path, text: pipeline.file.text.clone() }],
+            files: files.collect(),
             contracts: contracts.texts().into_iter().map(|(path, text)| File { path, text }).collect(),
-            overrides: pipeline.overrides.clone(),
+            overrides: pipeline.changes.set.clone(),
+            params: pipeline.changes.params.clone(),
+            row: pipeline.changes.row.clone(),
             profile: project.profile.clone(),
             profiles: project.profiles.clone(),
             lake: project.lake_path.clone(),
@@ -68,11 +77,14 @@ impl Definition {
 
     /// The pipeline as it was, with `file` as the path that messages show and `folder` as the place that paths start from.
     pub fn pipeline(&self, file: &str, folder: &Path) -> Result<Pipeline, Diagnostics> {
-        let text = self.files.first().map(|file| file.text.as_str()).unwrap_or_default();
+        let bases = self.files.iter().skip(1).map(|base| SourceFile::new(format!("{file} ({})", base.path), base.text.as_str()));
+        let own = SourceFile::new(file, self.files.first().map(|own| own.text.as_str()).unwrap_or_default());
+        let files: Vec<_> = std::iter::once(own).chain(bases).collect();
+        let changes = Changes { set: self.overrides.clone(), params: self.params.clone(), row: self.row.clone() };
         let connections: Vec<&str> = self.connections.keys().map(String::as_str).collect();
         let profiles: Vec<&str> = self.profiles.iter().map(String::as_str).collect();
         let vocabulary = weir_connectors::vocabulary(&connections, &profiles);
-        weir_pipelines::parse(SourceFile::new(file, text), folder.to_path_buf(), &self.overrides, vocabulary)
+        weir_pipelines::parse(SourceFile::joined(&files), folder.to_path_buf(), changes, vocabulary)
     }
 
     /// Its contracts as they were.

@@ -23,6 +23,7 @@ pub mod minimise;
 pub mod needs;
 pub mod now;
 pub mod nulls;
+mod params;
 pub mod plan;
 pub mod proof;
 pub mod publish;

@@ -30,7 +30,7 @@ use crate::{
     expect::Checks,
     given::{Given, Place},
     known::Known,
-    now, nulls,
+    now, nulls, params,
     proof::{self, StepContract, inherited},
     quarantine::Desk,
     step::{Input, Reader, Role, RowCheck, Step, StepTable},
@@ -179,6 +179,7 @@ pub async fn plan(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose, 
 pub async fn draft(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose, frugality: Frugality, inputs: &Inputs) -> Draft {
     let session = session(run.runtime.clone(), run.partitions, run.batch_rows, frugality);
     now::fix(&session, run.started_at);
+    params::set(&session, &pipeline.params);
     let added =
         inputs.given.iter().filter(|(_, given)| given.place == Place::Instead).flat_map(|(step, _)| delta::downstream(pipeline, step));
     let planner = Planner { pipeline, run, purpose, session: &session, inputs, added: added.collect() };
@@ -245,6 +246,7 @@ pub async fn plan_step(pipeline: &Pipeline, run: &Arc<RunContext>, name: &str) -
         }
     }
     let session = session(run.runtime.clone(), run.partitions, run.batch_rows, Frugality::Fast);
+    params::set(&session, &pipeline.params);
     let inputs = Inputs::default();
     let planner = Planner { pipeline, run, purpose: Purpose::Run, session: &session, inputs: &inputs, added: HashSet::new() };
     let mut wrong = Diagnostics::new();

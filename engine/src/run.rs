@@ -601,6 +601,12 @@ impl<'a> Attempt<'a> {
             bytes_loaded: books.sinks.iter().map(|sink| sink.bytes).sum(),
             books,
             expectations,
+            params: self
+                .pipeline
+                .params
+                .iter()
+                .filter_map(|param| Some((param.name.value.clone(), param.value.as_ref()?.to_string())))
+                .collect(),
             notes: self.notes.clone(),
             mends: self.mending.as_ref().map(|mending| mending.mends.clone()),
             ..Summary::default()

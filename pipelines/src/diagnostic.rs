@@ -5,19 +5,62 @@ use std::{ops::Range, sync::Arc};
 /// A byte range of a [`SourceFile`].
 pub type Span = Range<usize>;
 
-/// A file as it was read: where it stands (as a person would name it) and its text.
+/// A file as it was read: where it stands (as a person would name it) and its text. Several that are read as one have one text, each file's
+/// after that of the one before, so that a place in it is a place in one of them; labels of diagnostics point into that one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SourceFile {
-    /// The path as shown in messages, relative to where the person stands.
+    /// The path as shown in messages, relative to where the person stands; of several files the first one's.
     pub path: String,
     /// The whole text.
     pub text: String,
+    /// The files whose texts it holds, each with the byte that it begins at; empty where it is one file's.
+    parts: Vec<(usize, Arc<SourceFile>)>,
 }
 
 impl SourceFile {
     /// Wraps a text under the path that messages show.
     pub fn new(path: impl Into<String>, text: impl Into<String>) -> Arc<Self> {
-        Arc::new(Self { path: path.into(), text: text.into() })
+        Arc::new(Self { path: path.into(), text: text.into(), parts: Vec::new() })
+    }
+
+    /// Several files as one text, in this order. There is at least one.
+    pub fn joined(files: &[Arc<Self>]) -> Arc<Self> {
+        let (first, others) = files.split_first().expect("one file at least");
+        if others.is_empty() {
+            return first.clone();
+        }
+        let (mut text, mut parts) = (String::new(), Vec::new());
+        for file in files {
+            if !parts.is_empty() {
+                text.push('\n');
+            }
+            parts.push((text.len(), file.clone()));
+            text.push_str(&file.text);
+        }
+        Arc::new(Self { path: first.path.clone(), text, parts })
+    }
+
+    /// The files whose texts it holds, each with the byte that it begins at: itself, where it is one file's.
+    pub fn parts(self: &Arc<Self>) -> Vec<(usize, Arc<Self>)> {
+        if self.parts.is_empty() { vec![(0, self.clone())] } else { self.parts.clone() }
+    }
+
+    /// The file that a place lies in, and the place there.
+    pub fn part_at(self: &Arc<Self>, span: Span) -> (Arc<Self>, Span) {
+        match self.parts.iter().rev().find(|(start, _)| *start <= span.start) {
+            Some((start, file)) => {
+                let end = span.end.saturating_sub(*start);
+                // What reaches into the next file ends with its own.
+                let end = if span.start - start <= file.text.len() { end.min(file.text.len()) } else { end };
+                (file.clone(), span.start - start..end)
+            }
+            None => (self.clone(), span),
+        }
+    }
+
+    /// The file that its beginning is of.
+    pub fn own(self: &Arc<Self>) -> Arc<Self> {
+        self.part_at(0..0).0
     }
 
     /// Returns the 1-based line and the 1-based column (in characters) of a byte offset.
@@ -109,8 +152,9 @@ impl Diagnostic {
     /// Adds a label; the first one added is the primary one.
     #[must_use]
     pub fn at(mut self, file: &Arc<SourceFile>, span: Span, text: impl Into<String>) -> Self {
+        let (file, span) = file.part_at(span);
         self.file.get_or_insert_with(|| file.clone());
-        self.labels.push(Label { file: file.clone(), span, text: text.into() });
+        self.labels.push(Label { file, span, text: text.into() });
         self
     }
 

@@ -12,7 +12,10 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::diagnostic::{Diagnostic, Diagnostics, SourceFile, Span};
+use crate::{
+    diagnostic::{Diagnostic, Diagnostics, SourceFile, Span},
+    settings::Torn,
+};
 use document::Parts;
 
 /// Columns of a line; an array that does not fit is broken, one element per line.
@@ -25,7 +28,8 @@ const BOM: char = '\u{feff}';
 pub fn format(file: &Arc<SourceFile>) -> Result<String, Diagnostics> {
     let (root, errors) = DeTable::parse_recoverable(&file.text);
     if !errors.is_empty() {
-        return Err(crate::parse::syntax_errors(file, &errors));
+        let torn: Vec<Torn> = errors.iter().map(|error| Torn::new(error, 0)).collect();
+        return Err(crate::parse::syntax_errors(file, &torn));
     }
     let newline = document::newline(&file.text);
     let (mut text, mut behind) = (String::with_capacity(file.text.len()), 0);

@@ -7,10 +7,13 @@ pub mod diagnostic;
 pub mod format;
 #[cfg(test)]
 mod golden;
+mod layers;
+pub mod params;
 pub mod parse;
 pub mod pipeline;
 pub mod project;
 pub mod schema;
+mod schema_params;
 pub mod settings;
 pub mod sql;
 pub mod test;
@@ -18,7 +21,9 @@ pub mod units;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Label, Severity, SourceFile, Span, Spanned};
 pub use format::format;
-pub use parse::{Partial, Vocabulary, parse, parse_partial};
+pub use layers::Layers;
+pub use params::{Param, ParamKind, ParamValue};
+pub use parse::{Changes, Partial, Vocabulary, matrix::name_of as row_name, param_names, parse, parse_partial, rows};
 pub use pipeline::{
     Expectation, Expected, FlattenArray, Incremental, Keep, Measure, Mode, OnDrift, OnInvalid, OnMissingColumn, OnNewColumn,
     OnSchemaChange, OnTypeChange, Operator, Pipeline, Reference, Rules, Scalar, ShareMax, Sink, SortKey, Source, Transform,

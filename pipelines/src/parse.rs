@@ -3,28 +3,51 @@
 
 mod expect;
 mod graph;
+pub(crate) mod matrix;
 mod operators;
+pub(crate) mod params;
 mod schedule;
 mod steps;
 mod test;
 mod torn;
 pub(crate) mod walk;
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use toml::de::{DeTable, DeValue};
 
 use crate::{
     diagnostic::{Diagnostic, Diagnostics, Severity, SourceFile, Span, Spanned},
+    layers::Layers,
+    params::ParamValue,
     pipeline::Pipeline,
-    settings::{Document, Settings},
+    settings::{Document, Settings, Torn},
 };
 pub(crate) use expect::{CHECKS, RUNS, RUNS_MIN, Z_MAX};
 pub(crate) use operators::OPERATORS;
-pub(crate) use steps::{MISSING_COLUMN, MODES, NEW_COLUMN, TYPE_CHANGE};
+pub(crate) use steps::{MISSING_COLUMN, MODES, NEW_COLUMN, SINK_KEYS, SOURCE_KEYS, TYPE_CHANGE};
 use walk::{Table, Walk, integer, is_name, type_name};
 
-const KEYS: [&str; 11] = ["weir", "name", "description", "owner", "tags", "schedule", "source", "transform", "sink", "expect", "test"];
+const KEYS: [&str; 14] = [
+    "weir",
+    "name",
+    "description",
+    "owner",
+    "tags",
+    "extends",
+    "params",
+    "matrix",
+    "schedule",
+    "source",
+    "transform",
+    "sink",
+    "expect",
+    "test",
+];
 
 /// The kinds that exist, so that an unknown one is answered with the known ones and a known one's settings are judged with the rest.
 #[derive(Debug, Clone, Copy)]
@@ -65,21 +88,57 @@ impl Partial {
     }
 }
 
-/// Parses a pipeline file that stands in `folder`. `overrides` are `--set` values: dotted path, and the value as TOML or as bare text.
+/// What a file is read with for this time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// `--set` values: dotted path, and the value as TOML or as bare text.
+    pub set: Vec<(String, String)>,
+    /// `--param` values: a parameter's name, and its value as bare text.
+    pub params: Vec<(String, String)>,
+    /// The row of the matrix whose pipeline is meant. None: the first one's, under the file's own name.
+    pub row: Option<String>,
+}
+
+impl From<&Changes> for Changes {
+    fn from(changes: &Changes) -> Self {
+        changes.clone()
+    }
+}
+
+impl From<&[(String, String)]> for Changes {
+    fn from(set: &[(String, String)]) -> Self {
+        Self { set: set.to_vec(), ..Self::default() }
+    }
+}
+
+impl<const N: usize> From<&[(String, String); N]> for Changes {
+    fn from(set: &[(String, String); N]) -> Self {
+        set.as_slice().into()
+    }
+}
+
+impl From<&Vec<(String, String)>> for Changes {
+    fn from(set: &Vec<(String, String)>) -> Self {
+        set.as_slice().into()
+    }
+}
+
+/// Parses a pipeline file that stands in `folder`.
 pub fn parse(
-    file: Arc<SourceFile>,
+    file: impl Into<Layers>,
     folder: PathBuf,
-    overrides: &[(String, String)],
+    changes: impl Into<Changes>,
     vocabulary: Vocabulary<'_>,
 ) -> Result<Pipeline, Diagnostics> {
-    parse_partial(file, folder, overrides, vocabulary).whole()
+    parse_partial(file, folder, changes, vocabulary).whole()
 }
 
 /// Parses a pipeline file as [`parse`] does, and hands on what is whole of a wrong one too.
-pub fn parse_partial(file: Arc<SourceFile>, folder: PathBuf, overrides: &[(String, String)], vocabulary: Vocabulary<'_>) -> Partial {
+pub fn parse_partial(file: impl Into<Layers>, folder: PathBuf, changes: impl Into<Changes>, vocabulary: Vocabulary<'_>) -> Partial {
+    let (Layers { file, wrong }, changes) = (file.into(), changes.into());
     let mut document = Document::new(file.clone());
     let mut bad_paths = Diagnostics::new();
-    for (path, value) in overrides {
+    for (path, value) in &changes.set {
         let parts: Vec<String> = path.split('.').map(|part| part.trim().to_owned()).collect();
         if parts.iter().any(String::is_empty) {
             bad_paths
@@ -88,21 +147,34 @@ pub fn parse_partial(file: Arc<SourceFile>, folder: PathBuf, overrides: &[(Strin
             document.overrides.push((parts, toml_value(value)));
         }
     }
-    let document = Arc::new(document);
-    let (root, syntax) = document.root();
-    let mut walk = Walk::new(&document);
-    let mut pipeline = read(&mut walk, &root, folder, vocabulary);
-    pipeline.overrides = overrides.to_vec();
-    let mut found = walk.found;
-    crate::diagnostic::drop_follow_ons(&mut found);
-    for diagnostic in &mut found {
-        name_override(diagnostic, &document, &root);
+    let (mut pipeline, mut found) = read_with(&document, &folder, &changes, &[], vocabulary);
+    // A test that gives parameters is of the pipeline that they make.
+    let of_tests: Vec<(usize, Vec<(String, ParamValue)>)> = pipeline
+        .tests
+        .iter()
+        .enumerate()
+        .filter(|(_, test)| !test.params.is_empty())
+        .map(|(at, test)| (at, test.params.iter().map(|(name, value)| (name.value.clone(), value.clone())).collect()))
+        .collect();
+    for (at, given) in of_tests {
+        let (mut made, more) = read_with(&document, &folder, &changes, &given, vocabulary);
+        made.tests.clear();
+        let test = &mut pipeline.tests[at];
+        let of_test = more.into_iter().filter(|one| one.severity == Severity::Error && !found.contains(one)).collect::<Vec<_>>();
+        found.extend(of_test.into_iter().map(|one| one.help(format!("so it is with the parameters of the test \"{}\"", test.name.value))));
+        test.made = Some(Arc::new(made));
     }
-    let syntax = syntax_errors(&file, &syntax);
-    for error in &syntax {
-        torn::leave_out(&mut pipeline, error.labels.first().map_or(0, |label| label.span.start));
+    pipeline.changes = changes;
+    let (_, torn) = document.written();
+    let syntax = syntax_errors(&file, &torn);
+    for error in &torn {
+        torn::leave_out(&mut pipeline, error.span.start.min(file.text.len()));
     }
     let mut found = after_syntax(found, syntax);
+    if !wrong.is_empty() {
+        found.retain(|found| !ABSENT.contains(&found.code));
+        found.extend(wrong);
+    }
     found.extend(bad_paths);
     if found.iter().any(|found| found.severity == Severity::Error) {
         // With a step missing or misread, who reads whom is not known.
@@ -112,9 +184,92 @@ pub fn parse_partial(file: Arc<SourceFile>, folder: PathBuf, overrides: &[(Strin
     Partial { pipeline, found }
 }
 
+/// The names of the rows of a file's matrix: which pipelines it is. None: one pipeline.
+pub fn rows(layers: &Layers) -> Vec<String> {
+    if !layers.file.text.contains("matrix") {
+        return vec![];
+    }
+    matrix::names(&Document::new(layers.file.clone()))
+}
+
+/// The parameters that a file declares, right or wrong.
+pub fn param_names(layers: &Layers) -> Vec<String> {
+    let document = Document::new(layers.file.clone());
+    let (root, _) = document.written();
+    let params = root.get("params").and_then(|params| params.get_ref().as_table());
+    params.into_iter().flat_map(|params| params.keys()).map(|name| name.get_ref().to_string()).collect()
+}
+
+/// Reads a file with these values of parameters besides those that it is given.
+fn read_with(
+    document: &Document,
+    folder: &Path,
+    changes: &Changes,
+    given: &[(String, ParamValue)],
+    vocabulary: Vocabulary<'_>,
+) -> (Pipeline, Diagnostics) {
+    let written = Arc::new(document.clone());
+    let (root, _) = written.written();
+    let mut walk = Walk::new(&written);
+    params::params(&mut walk, &root);
+    let rows = matrix::rows(&mut walk, &root);
+    let row = rows.iter().find(|row| changes.row.is_none() || changes.row.as_ref() == Some(&row.name.value));
+    let of_row = row.into_iter().flat_map(|row| &row.values).map(|(name, value)| (name.value.clone(), value.clone()));
+    walk.params.set(of_row);
+    params::give(&mut walk, &changes.params, &rows);
+    walk.params.set(given.iter().cloned());
+    if rows.is_empty() {
+        params::missing(&mut walk);
+    }
+    let (references, open) = params::references(&mut walk, root);
+    let bound = Arc::new(Document { params: walk.params.values(), ..document.clone() });
+    let (root, _) = bound.root();
+    let mut walk = Walk { document: &bound, found: walk.found, params: walk.params };
+    let row = row.filter(|_| changes.row.is_some()).map(|row| row.name.value.as_str());
+    let mut pipeline = read(&mut walk, &root, folder.to_path_buf(), row, vocabulary);
+    params::unused(&mut walk);
+    pipeline.params = walk.params.declared.iter().map(|declared| declared.param.clone()).collect();
+    let mut found = walk.found;
+    crate::diagnostic::drop_follow_ons(&mut found);
+    let file = &bound.file;
+    let is_at = |one: &Diagnostic, span: &Span| {
+        let place = file.part_at(span.clone());
+        *span != (0..0) && one.labels.first().is_some_and(|label| (&label.file, &label.span) == (&place.0, &place.1))
+    };
+    // What stands where no value is known is not what is meant.
+    let is_within = |one: &Diagnostic, span: &Span| {
+        let (part, span) = file.part_at(span.clone());
+        one.labels.first().is_some_and(|label| label.file == part && span.start <= label.span.start && label.span.end <= span.end)
+    };
+    let is_told = |one: &Diagnostic| ["unknown-param", "param-as-code"].contains(&one.code);
+    found.retain(|one| is_told(one) || !open.iter().any(|open| is_within(one, &open.span)));
+    for one in &mut found {
+        if let Some(reference) = references.iter().find(|reference| is_at(one, &reference.span))
+            && let Some(value) = bound.params.iter().find(|(name, _)| *name == reference.name.value).map(|(_, value)| value)
+        {
+            one.help.push(format!("the parameter \"{}\" is {value}", reference.name.value));
+        }
+        name_override(one, &bound, &root);
+    }
+    (pipeline, found)
+}
+
+/// What may be said only because something is not there.
+const ABSENT: [&str; 9] = [
+    "missing-key",
+    "missing-kind",
+    "weir-version",
+    "no-source",
+    "no-sink",
+    "unknown-step",
+    "unknown-connection",
+    "unread-step",
+    "unknown-param",
+];
+
 /// Puts diagnostics into source order.
 pub(crate) fn sort(found: &mut [Diagnostic]) {
-    found.sort_by_key(|found| found.labels.first().map(|label| (label.span.start, label.span.end)));
+    found.sort_by_cached_key(Diagnostic::place);
 }
 
 /// An override's value as TOML: as it is when it is TOML, else as a string.
@@ -126,15 +281,15 @@ fn toml_value(text: &str) -> String {
 }
 
 /// What is wrong with the TOML itself, once per place.
-pub(crate) fn syntax_errors(file: &Arc<SourceFile>, errors: &[toml::de::Error]) -> Diagnostics {
+pub(crate) fn syntax_errors(file: &Arc<SourceFile>, torn: &[Torn]) -> Diagnostics {
     let mut lines = HashSet::new();
     let mut found = Diagnostics::new();
-    for error in errors {
-        let span = error.span().unwrap_or(0..0);
+    for Torn { span, message } in torn {
         let end = span.end.min(file.text.len());
         let span = span.start.min(end)..end;
-        if lines.insert(file.line_column(span.start).0) {
-            found.push(Diagnostic::error("toml-syntax", toml_words(error.message())).at(file, span, ""));
+        let (part, place) = file.part_at(span.clone());
+        if lines.insert((part.path.clone(), part.line_column(place.start).0)) {
+            found.push(Diagnostic::error("toml-syntax", toml_words(message)).at(file, span, ""));
         }
     }
     sort(&mut found);
@@ -150,18 +305,19 @@ pub(crate) fn after_syntax(mut found: Diagnostics, syntax: Diagnostics) -> Diagn
     if syntax.is_empty() {
         return found;
     }
-    let line = |found: &Diagnostic| Some((found.file.as_ref()?.line_column(found.labels.first()?.span.start)).0);
+    let line = |found: &Diagnostic| {
+        let label = found.labels.first()?;
+        Some((label.file.path.clone(), label.file.line_column(label.span.start).0))
+    };
     let lines: HashSet<_> = syntax.iter().filter_map(line).collect();
-    let absent =
-        ["missing-key", "missing-kind", "weir-version", "no-source", "no-sink", "unknown-step", "unknown-connection", "unread-step"];
-    found.retain(|found| !absent.contains(&found.code) && !line(found).is_some_and(|line| lines.contains(&line)));
+    found.retain(|found| !ABSENT.contains(&found.code) && !line(found).is_some_and(|line| lines.contains(&line)));
     found.extend(syntax);
     found
 }
 
 /// Says where a wrong value came from, when that is the command line.
 fn name_override(found: &mut Diagnostic, document: &Document, root: &DeTable<'_>) {
-    let Some(span) = found.labels.first().map(|label| label.span.clone()) else { return };
+    let Some((file, span)) = found.labels.first().map(|label| (label.file.clone(), label.span.clone())) else { return };
     for (path, value) in &document.overrides {
         let mut place: Option<&toml::Spanned<DeValue<'_>>> = None;
         for part in path {
@@ -175,7 +331,8 @@ fn name_override(found: &mut Diagnostic, document: &Document, root: &DeTable<'_>
                 break;
             }
         }
-        if place.is_some_and(|place| place.span() == span) && (span != (0..0) || mentions(found, path)) {
+        let is_it = place.is_some_and(|place| document.file.part_at(place.span()) == (file.clone(), span.clone()));
+        if is_it && (span != (0..0) || mentions(found, path)) {
             found.help.push(format!("--set gave \"{}\" the value {value}", path.join(".")));
         }
     }
@@ -186,7 +343,7 @@ fn mentions(found: &Diagnostic, path: &[String]) -> bool {
     path.last().is_some_and(|last| found.message.contains(&format!("\"{last}\"")))
 }
 
-fn read(walk: &mut Walk<'_>, root: &DeTable<'_>, folder: PathBuf, vocabulary: Vocabulary<'_>) -> Pipeline {
+fn read(walk: &mut Walk<'_>, root: &DeTable<'_>, folder: PathBuf, row: Option<&str>, vocabulary: Vocabulary<'_>) -> Pipeline {
     let start: Span = 0..0;
     let table = Table { entries: root, what: "a pipeline", span: &start };
     walk.unknown_keys(table, &KEYS);
@@ -226,7 +383,10 @@ fn read(walk: &mut Walk<'_>, root: &DeTable<'_>, folder: PathBuf, vocabulary: Vo
     Pipeline {
         file: walk.file().clone(),
         folder,
-        name: name.unwrap_or_else(|| Spanned::new(String::new(), 0..0)),
+        name: match (name, row) {
+            (Some(name), Some(row)) => Spanned::new(matrix::name_of(&name.value, row), name.span),
+            (name, _) => name.unwrap_or_else(|| Spanned::new(String::new(), 0..0)),
+        },
         description,
         owner,
         tags,
@@ -236,8 +396,9 @@ fn read(walk: &mut Walk<'_>, root: &DeTable<'_>, folder: PathBuf, vocabulary: Vo
         sinks: steps.sinks,
         expectations,
         tests,
+        params: vec![],
         warnings: vec![],
-        overrides: vec![],
+        changes: Changes::default(),
     }
 }
 
@@ -274,6 +435,7 @@ pub(crate) struct KnownKeys {
     pub(crate) expect: &'static [&'static str],
     pub(crate) checks: &'static [&'static str],
     pub(crate) test: &'static [&'static str],
+    pub(crate) param: &'static [&'static str],
 }
 
 #[cfg(test)]
@@ -288,6 +450,7 @@ pub(crate) fn known_keys() -> KnownKeys {
         expect: &expect::EXPECT_KEYS,
         checks: &expect::CHECKS,
         test: &test::TEST_KEYS,
+        param: &params::PARAM_KEYS,
     }
 }
 

@@ -256,7 +256,7 @@ fn a_wrong_set_is_told_with_what_it_gave() {
 error[unknown-key]: a pipeline has no key "ownr"
   1:1 "": not a key
   = help: did you mean "owner"?
-  = help: keys are: weir, name, description, owner, tags, schedule, source, transform, sink, expect, test
+  = help: keys are: weir, name, description, owner, tags, extends, params, matrix, schedule, source, transform, sink, expect, test
   = help: --set gave "ownr" the value "me"
 error[unknown-word]: "overlap" cannot be "run"
   1:1 "": not known
@@ -333,7 +333,7 @@ proptest! {
                 StepRows { step: place("a"), of: "a".to_owned(), rows: Rows::Any(rows.clone()) },
                 StepRows { step: place("z"), of: "a".to_owned(), rows: Rows::Ordered(rows) },
             ],
-            quarantine: vec![], fails: None, now: None,
+            quarantine: vec![], fails: None, now: None, params: vec![], made: None,
         };
         let text = format!("{}\n{}", small(""), test.to_toml(&[remark]));
         let pipeline = read(&text, &[]).unwrap_or_else(|found| panic!("{text}\n{}", render(&found)));

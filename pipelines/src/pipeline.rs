@@ -5,6 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use crate::{
     cron::Schedule,
     diagnostic::{SourceFile, Span, Spanned},
+    params::{Param, ParamValue},
+    parse::Changes,
     settings::Settings,
     sql::SqlText,
     test::Test,
@@ -37,10 +39,20 @@ pub struct Pipeline {
     pub expectations: Vec<Expectation>,
     /// What steps make of given rows, as written.
     pub tests: Vec<Test>,
+    /// What it was given for this time, as declared.
+    pub params: Vec<Param>,
     /// What is worth a word though it is no error.
     pub warnings: Vec<crate::Diagnostic>,
-    /// What `--set` changed in the file, as [`crate::parse()`] takes it.
-    pub overrides: Vec<(String, String)>,
+    /// What it was read with for this time.
+    pub changes: Changes,
+}
+
+impl Pipeline {
+    /// The parameters that were given a value for this time, with it.
+    pub fn given_params(&self) -> Vec<(Spanned<String>, ParamValue)> {
+        let given = self.params.iter().filter(|param| param.is_given);
+        given.filter_map(|param| Some((param.name.clone(), param.value.clone()?))).collect()
+    }
 }
 
 /// What every row of a step must satisfy, and what becomes of one that does not.

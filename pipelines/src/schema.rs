@@ -35,10 +35,12 @@ pub fn pipeline_schema(sources: &[KindSchema], sinks: &[KindSchema]) -> Value {
     );
     defs.insert("expectation".into(), expectation());
     defs.insert("test".into(), test());
+    defs.insert("param".into(), param());
     defs.insert("schedule".into(), schedule());
     defs.insert("source".into(), step("Where rows come from.", source_keys(), "source", sources));
     defs.insert("sink".into(), step("Where rows go.", sink_keys(), "sink", sinks));
     defs.insert("transform".into(), transform());
+    crate::schema_params::allow(&mut defs);
     let some = |definition: &str, description: &str| {
         let mut tables = named(definition, description);
         merge(&mut tables, json!({ "minProperties": 1 }));
@@ -48,7 +50,8 @@ pub fn pipeline_schema(sources: &[KindSchema], sinks: &[KindSchema]) -> Value {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A Weir pipeline",
         "type": "object",
-        "required": ["weir", "name", "source", "sink"],
+        "required": ["name"],
+        "anyOf": [{ "required": ["weir", "source", "sink"] }, { "required": ["extends"] }],
         "additionalProperties": false,
         "properties": {
             "weir": { "const": 1, "description": "The version of the file format." },
@@ -56,6 +59,26 @@ pub fn pipeline_schema(sources: &[KindSchema], sinks: &[KindSchema]) -> Value {
             "description": string("What the pipeline is for.", None),
             "owner": string("Whom to ask.", None),
             "tags": { "type": "array", "items": { "type": "string" }, "description": "Free words to find it by." },
+            "extends": string("A base: a file whose tables lie below this one's. Its path, from this file's folder.", None),
+            "params": {
+                "type": "object",
+                "description": "What a run is given: used as $name in SQL and as { param = \"name\" } in settings.",
+                "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" },
+                "additionalProperties": { "anyOf": [
+                    { "type": ["string", "number", "boolean"] },
+                    // What dates and datetimes are to tombi.
+                    { "type": "string", "format": "date" },
+                    { "type": "string", "format": "date-time" },
+                    { "type": "string", "format": "date-time-local" },
+                    { "$ref": "#/$defs/param" },
+                ] },
+            },
+            "matrix": {
+                "type": "array",
+                "items": { "type": "object", "properties": { "name": string("What the row's pipeline is called behind the file's name.", Some("^[A-Za-z0-9_-]+$")) }, "required": ["name"], "additionalProperties": true, "description": "A row: its name, and values of parameters." },
+                "minItems": 1,
+                "description": "One pipeline for each row of values of parameters.",
+            },
             "schedule": { "$ref": "#/$defs/schedule" },
             "source": some("source", "Where rows come from: one table per step, [source.NAME], with its kind below it, [source.NAME.KIND]."),
             "transform": named("transform", "What changes rows: one table per step, [transform.NAME]."),
@@ -325,7 +348,8 @@ fn expectation() -> Value {
                     "column": string("The column.", None),
                     "values": {
                         "type": "array",
-                        "items": {}, // not a type: for tombi a date is none of the four that are allowed
+                        // Not a type: for tombi a date is none of the four that are allowed.
+                        "items": { "additionalProperties": true },
                         "minItems": 1,
                         "description": "The values, compared by value with the column's type: strings, numbers, booleans, datetimes.",
                     },
@@ -365,6 +389,23 @@ fn expectation() -> Value {
     let kinds: Vec<Value> = CHECKS.iter().map(|kind| json!({ "required": [kind] })).collect();
     merge(&mut expectation, json!({ "oneOf": kinds }));
     expectation
+}
+
+fn param() -> Value {
+    // Values of any type, dates among them, which no type of JSON is for.
+    let of = |description: &str| json!({ "description": description });
+    table(
+        "A parameter: its type, its default and what it may be.",
+        json!({
+            "type": string("text, bigint, double, decimal(12, 2), boolean, date, timestamp or timestamptz. Default that of \"default\".", None),
+            "default": of("Its value where none is given. Without one it must be given."),
+            "min": of("It is no less than this."),
+            "max": of("It is no more than this."),
+            "values": { "type": "array", "minItems": 1, "description": "It is one of these." },
+            "description": string("What it is for.", None),
+        }),
+        &[],
+    )
 }
 
 fn test() -> Value {
@@ -416,6 +457,7 @@ fn test() -> Value {
             "fails": fails,
             "now": { "description": "The time it is: a date or a datetime. Default: when the test is run." },
             "interval": { "description": "The interval that is run." },
+            "params": { "type": "object", "description": "Values of parameters for this test.", "additionalProperties": true },
         }),
         &["name", "given"],
     );
@@ -478,5 +520,6 @@ mod tests {
         assert_eq!(keys(&schema["$defs"]["sink"]), sorted(&[known.sink, &["lake"]]));
         assert_eq!(keys(&schema["$defs"]["expectation"]), sorted(&[known.expect, known.checks]));
         assert_eq!(keys(&schema["$defs"]["test"]), sorted(&[known.test]));
+        assert_eq!(keys(&schema["$defs"]["param"]), sorted(&[known.param]));
     }
 }

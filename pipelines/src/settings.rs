@@ -8,31 +8,80 @@ use std::{
 use serde::{Deserialize, de::DeserializeOwned};
 use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
 
-use crate::diagnostic::{Diagnostic, Diagnostics, SourceFile, Span, Spanned, nearest};
+use crate::{
+    diagnostic::{Diagnostic, Diagnostics, SourceFile, Span, Spanned, nearest},
+    layers,
+    parse::params,
+};
 
-/// A text and what `--set` and profiles change in it. Tables are found in it anew each time they are read: parsing a
+/// A text and what `--set`, parameters and profiles change in it. Tables are found in it anew each time they are read: parsing a
 /// pipeline file takes microseconds, and nothing has to own a copy of a borrowed tree.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Document {
-    /// The text.
+    /// The text. Of several files, each lies below the one before.
     pub file: Arc<SourceFile>,
     /// Dotted path and the TOML text of the value that takes its place.
     pub overrides: Vec<(Vec<String>, String)>,
     /// The `[profile.NAME]` table laid over the root, where one is chosen.
     pub profile: Option<String>,
+    /// Parameters by name, each with its value as TOML.
+    pub params: Vec<(String, String)>,
+}
+
+/// A place where a text is not TOML.
+#[derive(Debug, Clone)]
+pub struct Torn {
+    /// The bytes concerned.
+    pub span: Span,
+    /// What the parser of TOML says.
+    pub message: String,
+}
+
+impl Torn {
+    /// A parser's error about a text that begins at a byte of the whole.
+    pub(crate) fn new(error: &toml::de::Error, start: usize) -> Self {
+        let span = error.span().unwrap_or(0..0);
+        Self { span: start + span.start..start + span.end, message: error.message().to_owned() }
+    }
 }
 
 impl Document {
     /// Wraps a text that nothing changes.
     pub fn new(file: Arc<SourceFile>) -> Self {
-        Self { file, overrides: Vec::new(), profile: None }
+        Self { file, overrides: Vec::new(), profile: None, params: Vec::new() }
     }
 
-    /// Parses the text and applies the profile, then the overrides. Every part of an override's value carries the span of what it
-    /// replaces, or `0..0`.
-    pub fn root(&self) -> (DeTable<'_>, Vec<toml::de::Error>) {
-        let (root, errors) = DeTable::parse_recoverable(&self.file.text);
-        let mut root = root.into_inner();
+    /// Parses the text and applies the profile, the overrides and the parameters. Every part of an override's or a parameter's value carries
+    /// the span of what it replaces, or `0..0`.
+    pub fn root(&self) -> (DeTable<'_>, Vec<Torn>) {
+        let (mut root, torn) = self.written();
+        if !self.params.is_empty() {
+            params::visit(&mut root, &mut |value, is_code| {
+                let given = params::named(value.get_ref()).and_then(|(name, _)| self.params.iter().find(|(known, _)| known == name));
+                if let (Some((_, text)), false) = (given, is_code)
+                    && let Ok(given) = DeValue::parse(text)
+                {
+                    *value = respan(given.into_inner(), &value.span());
+                }
+            });
+        }
+        (root, torn)
+    }
+
+    /// The same without the parameters: where one is meant, `{ param = "name" }` stands.
+    pub fn written(&self) -> (DeTable<'_>, Vec<Torn>) {
+        let (mut layers, mut torn) = (Vec::new(), Vec::new());
+        for (start, file) in self.file.parts() {
+            let (layer, errors) = DeTable::parse_recoverable(&self.file.text[start..start + file.text.len()]);
+            torn.extend(errors.iter().map(|error| Torn::new(error, start)));
+            layers.push(if start == 0 { layer.into_inner() } else { layers::moved(layer.into_inner(), start) });
+        }
+        // A base is what it and its own bases say.
+        let mut root = layers.pop().unwrap_or_default();
+        while let Some(mut own) = layers.pop() {
+            layers::lay_below(&mut own, root);
+            root = own;
+        }
         if let Some(profile) = &self.profile
             && let Some(DeValue::Table(profiles)) = root.get("profile").map(toml::Spanned::get_ref)
             && let Some(DeValue::Table(over)) = profiles.get(profile.as_str()).map(toml::Spanned::get_ref)
@@ -45,7 +94,7 @@ impl Document {
                 insert_at(&mut root, path, value.into_inner());
             }
         }
-        (root, errors)
+        (root, torn)
     }
 }
 
@@ -78,13 +127,18 @@ fn overlay<'i>(base: &mut DeTable<'i>, over: DeTable<'i>, connection_depth: usiz
 }
 
 /// True of `{ env = "X" }`, `{ file = "…" }` and `{ command = […] }`.
-fn is_reference(table: &DeTable<'_>) -> bool {
+pub(crate) fn is_secret(table: &DeTable<'_>) -> bool {
     table.len() == 1
         && table.iter().all(|(key, value)| match key.get_ref().as_ref() {
             "env" | "file" => value.get_ref().is_str(),
             "command" => value.get_ref().is_array(),
             _ => false,
         })
+}
+
+/// True of a table that is one value: a secret's place, or a parameter's name.
+pub(crate) fn is_reference(table: &DeTable<'_>) -> bool {
+    is_secret(table) || table.len() == 1 && table.get("param").is_some_and(|name| name.get_ref().is_str())
 }
 
 fn insert_at<'i>(table: &mut DeTable<'i>, path: &'i [String], value: DeValue<'i>) {
@@ -168,7 +222,7 @@ impl Settings {
         path.push(kind.to_owned());
         let mut overrides = self.document.overrides.clone();
         overrides.push((path.iter().cloned().chain([key.to_owned()]).collect(), toml::Value::from(value).to_string()));
-        let document = Document { file: self.file.clone(), overrides, profile: self.document.profile.clone() };
+        let document = Document { overrides, ..Document::clone(&self.document) };
         Self {
             kind: Spanned::new(kind.to_owned(), span.clone()),
             file: self.file.clone(),

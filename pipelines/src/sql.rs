@@ -7,7 +7,7 @@ use sqlparser::{
     ast::{DataType, Expr, Ident, ObjectName, Query, SetExpr, Spanned as _, Statement, TableFactor, Visit, Visitor},
     dialect::GenericDialect,
     parser::{Parser, ParserError},
-    tokenizer::Token,
+    tokenizer::{Token, TokenWithSpan},
 };
 
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceFile, Span};
@@ -136,6 +136,15 @@ impl SqlText {
         let mut reads = Reads { text: self, scopes: vec![], relations: vec![], queries: vec![], skip: false, found: vec![] };
         let _: ControlFlow<()> = query.visit(&mut reads);
         if reads.found.is_empty() { Ok(reads.relations) } else { Err(reads.found) }
+    }
+
+    /// The names that values are to be bound to, such as `$day`, each time they stand in the text, and where.
+    pub fn placeholders(&self) -> Vec<(String, Span)> {
+        let name = |token: &TokenWithSpan| match &token.token {
+            Token::Placeholder(name) => Some((name.clone(), self.place(token.span)?)),
+            _ => None,
+        };
+        self.tokens().iter().filter_map(name).collect()
     }
 
     /// Checks that the text is one expression, such as `amount > 0`, that reads no table.

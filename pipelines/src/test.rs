@@ -1,10 +1,14 @@
 //! A `[[test]]`: rows given to steps, and what other steps must make of them. Also how one is written as TOML, for a test that Weir made.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use indexmap::IndexMap;
 
 use crate::{
     diagnostic::{Span, Spanned},
+    params::ParamValue,
+    pipeline::Pipeline,
     sql::SqlText,
 };
 
@@ -25,6 +29,10 @@ pub struct Test {
     pub fails: Option<Fails>,
     /// The time it is; none: the time the test is run.
     pub now: Option<DateTime<Utc>>,
+    /// Values of parameters in place of those that the pipeline has.
+    pub params: Vec<(Spanned<String>, ParamValue)>,
+    /// The pipeline that these values make; none where none are given.
+    pub made: Option<Arc<Pipeline>>,
 }
 
 /// The rows given to one step.
@@ -189,6 +197,11 @@ pub struct Fails {
 }
 
 impl Test {
+    /// The pipeline that the test is of, where this is the one that its file makes.
+    pub fn of<'a>(&'a self, pipeline: &'a Pipeline) -> &'a Pipeline {
+        self.made.as_deref().unwrap_or(pipeline)
+    }
+
     /// The test as a `[[test]]` table, with these remarks above its keys. Ends in a line break.
     pub fn to_toml(&self, remarks: &[String]) -> String {
         let mut out = String::from("[[test]]\n");
@@ -198,6 +211,11 @@ impl Test {
         out.push_str(&format!("name = {}\n", quoted(&self.name.value)));
         if let Some(now) = &self.now {
             out.push_str(&format!("now = {}\n", now.to_rfc3339_opts(SecondsFormat::AutoSi, true)));
+        }
+        if !self.params.is_empty() {
+            let values: Vec<String> =
+                self.params.iter().map(|(name, value)| format!("{} = {}", key(&name.value), value.to_toml())).collect();
+            out.push_str(&format!("params = {{ {} }}\n", values.join(", ")));
         }
         if let Some(fails) = &self.fails {
             let mut parts = vec![format!("code = {}", quoted(&fails.code.value))];

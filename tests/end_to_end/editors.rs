@@ -19,7 +19,7 @@ use crate::{
 const OF_A_SCHEMA: [&str; 5] = ["unknown-key", "unknown-kind", "missing-kind", "two-kinds", "missing-key"];
 
 /// Tables whose keys are a person's own words.
-const FREE: [&str; 6] = ["[test.given", "[test.expect", "[test.quarantine", ".cast]", ".rename]", "[alert"];
+const FREE: [&str; 8] = ["[test.given", "[test.expect", "[test.quarantine", ".cast]", ".rename]", "[alert", "[params]", "[[matrix]]"];
 
 /// The two programs, where `./test` put them.
 struct Editors {

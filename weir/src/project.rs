@@ -10,7 +10,7 @@ use std::{
 };
 
 use weir_engine::{Failure, workspace::Machine};
-use weir_pipelines::{Diagnostic, PartialProject, Project, SourceFile};
+use weir_pipelines::{Diagnostic, Layers, PartialProject, Project, SourceFile};
 
 /// The file that marks a project's root.
 pub const PROJECT_FILE: &str = "weir.toml";
@@ -174,25 +174,104 @@ fn path_name(path: &Path) -> String {
     }
 }
 
-/// Finds the file that a pipeline argument means: a file, a folder with `pipeline.toml`, or the name of one of the project's pipelines.
-pub fn find_pipeline(argument: &str, root: &Path, folder: &Path) -> Result<PathBuf, Diagnostic> {
+/// A pipeline: its file, and the row of its matrix where it has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The file.
+    pub path: PathBuf,
+    /// The row.
+    pub row: Option<String>,
+}
+
+impl Found {
+    /// The name that the pipeline goes by.
+    pub fn name(&self) -> String {
+        let name = name_of(&self.path);
+        self.row.as_ref().map_or_else(|| name.clone(), |row| weir_pipelines::row_name(&name, row))
+    }
+}
+
+/// The pipelines that a file is: one, or one for each row of its matrix.
+pub fn rows(path: &Path) -> Vec<Found> {
+    let found = |row: Option<String>| Found { path: path.to_path_buf(), row };
+    let rows = layers(path, path.parent().unwrap_or(path)).map(|layers| weir_pipelines::rows(&layers)).unwrap_or_default();
+    if rows.is_empty() { vec![found(None)] } else { rows.into_iter().map(|row| found(Some(row))).collect() }
+}
+
+/// A file by which it is known again, however it is named.
+struct Known {
+    path: PathBuf,
+    real: PathBuf,
+}
+
+impl Known {
+    fn new(path: PathBuf) -> Self {
+        Self { real: fs::canonicalize(&path).unwrap_or_else(|_| path.clone()), path }
+    }
+}
+
+impl PartialEq for Known {
+    fn eq(&self, other: &Self) -> bool {
+        self.real == other.real
+    }
+}
+
+/// Reads a pipeline file and the bases that it extends, under the names that messages will show.
+pub fn layers(path: &Path, folder: &Path) -> Result<Layers, Diagnostic> {
+    let file = read(path, folder)?;
+    Ok(Layers::gather(file, Known::new(path.to_path_buf()), |written, from| {
+        let path = absolute(Path::new(written), from.path.parent().unwrap_or(folder));
+        let base = read(&path, folder).map_err(|found| found.message);
+        (Known::new(path), base)
+    }))
+}
+
+/// The bases that a pipeline file extends.
+pub fn bases(path: &Path) -> Vec<PathBuf> {
+    let folder = path.parent().unwrap_or(path);
+    let names = layers(path, folder).map(|layers| layers.file.parts()).unwrap_or_default();
+    names.iter().skip(1).map(|(_, base)| absolute(Path::new(&base.path), folder)).collect()
+}
+
+/// Finds the one pipeline that an argument means.
+pub fn find_pipeline(argument: &str, root: &Path, folder: &Path) -> Result<Found, Diagnostic> {
+    let mut found = find_pipelines(argument, root, folder)?;
+    if found.len() == 1 {
+        return Ok(found.remove(0));
+    }
+    let names: Vec<String> = found.iter().map(Found::name).collect();
+    let message = format!("\"{argument}\" is several pipelines, one for each row of its matrix: {}", names.join(", "));
+    Err(Diagnostic::error("ambiguous-pipeline", message).help("name one of them"))
+}
+
+/// Finds the pipelines that an argument means: those of a file, of a folder with `pipeline.toml`, or of that name in the project. A file with a
+/// matrix is a pipeline for each row.
+pub fn find_pipelines(argument: &str, root: &Path, folder: &Path) -> Result<Vec<Found>, Diagnostic> {
     let path = absolute(Path::new(argument), folder);
     if path.is_file() {
-        return Ok(path);
+        return Ok(rows(&path));
     }
     let inner = path.join(PIPELINE_FILE);
     if inner.is_file() {
-        return Ok(inner);
+        return Ok(rows(&inner));
     }
-    let known: Vec<(String, PathBuf)> = pipelines(root).into_iter().map(|path| (name_of(&path), path)).collect();
-    let named: Vec<&PathBuf> = known.iter().filter(|(name, _)| name == argument).map(|(_, path)| path).collect();
-    let named =
-        if named.is_empty() { known.iter().filter(|(_, path)| path_name(path) == argument).map(|(_, path)| path).collect() } else { named };
+    let mut known: Vec<(String, Vec<Found>)> = Vec::new();
+    for path in pipelines(root) {
+        let rows = rows(&path);
+        known.push((name_of(&path), rows.clone()));
+        known.extend(rows.into_iter().filter(|found| found.row.is_some()).map(|found| (found.name(), vec![found])));
+    }
+    let called =
+        |is: &dyn Fn(&(String, Vec<Found>)) -> bool| known.iter().filter(|one| is(one)).map(|(_, found)| found).collect::<Vec<_>>();
+    let mut named = called(&|(name, _)| name == argument);
+    if named.is_empty() {
+        named = called(&|(name, found)| path_name(&found[0].path) == argument && *name == name_of(&found[0].path));
+    }
     match named.as_slice() {
         [one] => return Ok((*one).clone()),
         [] => {}
         several => {
-            let list = several.iter().map(|path| shown(path, folder)).collect::<Vec<_>>().join(", ");
+            let list = several.iter().map(|found| shown(&found[0].path, folder)).collect::<Vec<_>>().join(", ");
             return Err(Diagnostic::error("ambiguous-pipeline", format!("several pipelines are called \"{argument}\": {list}"))
                 .help("name one by its path"));
         }
@@ -289,11 +368,36 @@ mod tests {
         let folder = root.path().join("pipelines");
         let flights = folder.join("flights/pipeline.toml");
         for argument in ["flights/pipeline.toml", "flights", "./flights/", "air", "../pipelines/flights"] {
-            assert_eq!(find_pipeline(argument, root.path(), &folder).as_ref(), Ok(&flights), "{argument}");
+            assert_eq!(find_pipeline(argument, root.path(), &folder), Ok(alone(&flights)), "{argument}");
         }
-        assert_eq!(find_pipeline("orders", root.path(), &folder), Ok(folder.join("shop/orders.pipeline.toml")));
+        assert_eq!(find_pipeline("orders", root.path(), &folder), Ok(alone(&folder.join("shop/orders.pipeline.toml"))));
         // The folder's name does from anywhere, though the file calls itself otherwise.
-        assert_eq!(find_pipeline("flights", root.path(), Path::new("/")), Ok(flights));
+        assert_eq!(find_pipeline("flights", root.path(), Path::new("/")), Ok(alone(&flights)));
+    }
+
+    fn alone(path: &Path) -> Found {
+        Found { path: path.to_path_buf(), row: None }
+    }
+
+    #[test]
+    fn a_file_with_a_matrix_is_a_pipeline_for_each_row() {
+        let root = project();
+        write(root.path(), "pipelines/base.toml", "matrix = [{ name = \"eu\" }, { name = \"us\" }]\n");
+        write(root.path(), "pipelines/regions/pipeline.toml", "name = \"sales\"\nextends = \"../base.toml\"\n");
+        let path = root.path().join("pipelines/regions/pipeline.toml");
+        let row = |name: &str| Found { path: path.clone(), row: Some(name.to_owned()) };
+        for argument in ["sales", "regions", "pipelines/regions"] {
+            assert_eq!(find_pipelines(argument, root.path(), root.path()), Ok(vec![row("eu"), row("us")]), "{argument}");
+        }
+        assert_eq!(find_pipeline("sales-us", root.path(), root.path()), Ok(row("us")));
+        let error = find_pipeline("sales", root.path(), root.path()).expect_err("two are meant");
+        assert_eq!(error.message, "\"sales\" is several pipelines, one for each row of its matrix: sales-eu, sales-us");
+        let error = find_pipelines("sales-uk", root.path(), root.path()).expect_err("there is none");
+        assert_eq!(error.help[0], "did you mean \"sales-us\"?");
+        // A base is no pipeline.
+        let found: Vec<String> = pipelines(root.path()).iter().map(|path| shown(path, root.path())).collect();
+        assert!(!found.contains(&"pipelines/base.toml".to_owned()), "{found:?}");
+        assert_eq!(bases(&path), [root.path().join("pipelines/base.toml")]);
     }
 
     #[test]

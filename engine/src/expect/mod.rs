@@ -38,6 +38,7 @@ use crate::{
     error::{Failure, Result},
     failing,
     history::History,
+    now, params,
     plan::{self, Frugality, Outside, PlannedStep, fork},
     spill::{SpillWriter, Spilled},
     step::{Reader, Step},
@@ -204,6 +205,8 @@ pub async fn evaluate(
             // What hashing cannot hold, sorting can: the rows are on disk still.
             Err(Trouble::Query(error)) if exhausted(&error) => {
                 let frugal = plan::session(run.runtime.clone(), 2, 2048, Frugality::Frugal);
+                now::fix(&frugal, run.started_at);
+                params::set(&frugal, &pipeline.params);
                 check.answer(expectation, &frugal).await
             }
             answer => answer,

@@ -17,6 +17,7 @@ use weir_pipelines::{Diagnostic, Diagnostics, Expectation, Expected, Measure, Re
 use super::{EXAMPLES_MAX, value};
 use crate::{
     failing::ROWS_MAX,
+    params,
     sql::{Asked, explain, explain_expression, verified},
     transforms::unknown_column,
 };
@@ -59,8 +60,8 @@ pub async fn ask(expectation: &Expectation, session: &SessionContext, file: &std
     let unforeseen =
         |error: DataFusionError| vec![Diagnostic::error("cannot-plan", crate::sql::message(&error)).at(file, expectation.span.clone(), "")];
     let question = match &expectation.expected {
-        Expected::NoRows(sql) => match session.sql(&sql.text).await {
-            Ok(frame) => Question::Rows(frame),
+        Expected::NoRows(sql) => match params::query(session, sql).await {
+            Ok((state, plan)) => Question::Rows(DataFrame::new(state, plan)),
             Err(error) => return Err(explain(session, sql, &error).await),
         },
         Expected::RowCount { .. } | Expected::Change { of: Measure::RowCount, .. } => Question::RowCount,
@@ -250,7 +251,7 @@ impl Cx<'_> {
         let table = self.session.table(TableReference::bare(self.on)).await.expect("what is read is registered");
         let (state, schema) = (self.session.state(), table.schema().clone());
         let wrong = |error: DataFusionError| explain_expression(&state, sql, &schema, Asked::Value, Some(&error));
-        let expression = self.session.parse_sql_expr(&sql.text, table.schema()).map_err(wrong)?;
+        let expression = params::expression(&state, sql, table.schema()).map_err(wrong)?;
         let aggregates = find_aggregate_exprs([&expression]);
         let mut bare: Option<String> = None;
         let over = |expression: Expr| {

@@ -146,6 +146,8 @@ pub async fn minimise(
             quarantine: Vec::new(),
             now: tells_the_time(pipeline).then_some(search.context.started_at),
             fails: Some(search.fails.clone()),
+            params: pipeline.given_params(),
+            made: None,
         },
         remarks,
         error: failed.error,

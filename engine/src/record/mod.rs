@@ -106,6 +106,8 @@ pub async fn record(
         quarantine: Vec::new(),
         fails: None,
         now: tells_the_time(pipeline).then_some(context.started_at),
+        params: pipeline.given_params(),
+        made: None,
     };
     // What leaves the steps now, to see that nothing personal of it is left then.
     let before = search.outcome(search::tables(&input), personal::marked_steps(pipeline, step, &workspace.contracts)).await?;

@@ -15,25 +15,23 @@ use datafusion::{
     execution::SessionState,
     logical_expr::LogicalPlan,
     prelude::SessionContext,
-    sql::{
-        planner::PlannerContext,
-        sqlparser::{
-            ast::{Expr, Statement},
-            dialect::GenericDialect,
-            parser::{Parser, ParserError},
-        },
+    sql::sqlparser::{
+        ast::{Expr, Statement},
+        dialect::GenericDialect,
+        parser::{Parser, ParserError},
     },
 };
 use weir_pipelines::{Diagnostic, Diagnostics, Severity, Span, SqlText};
 
 use self::{
-    names::Names,
     place::Places,
     scope::{Judge, Rule, Scope},
     walk::Walk,
     words::Words,
 };
+use crate::params;
 
+pub(crate) use self::names::{Names, tables};
 pub use self::{
     constants::{is_doubtful, verified},
     words::sql_name,
@@ -54,7 +52,7 @@ pub async fn explain(session: &SessionContext, text: &SqlText, error: &DataFusio
     let found = match walk::parse(&state, &text.text) {
         Some((statement, mut query)) => {
             let tables = names::tables(session, &statement).await;
-            walked(&state, tables, text, false, |walk| walk.query(&mut query, &PlannerContext::new()))
+            walked(&state, tables, text, false, |walk| walk.query(&mut query, &params::context(&state)))
         }
         None => vec![],
     };
@@ -70,7 +68,7 @@ pub async fn duplicates(session: &SessionContext, text: &SqlText, plan: &Logical
     let found = match walk::parse(&state, &text.text) {
         Some((statement, mut query)) => {
             let tables = names::tables(session, &statement).await;
-            walked(&state, tables, text, false, |walk| walk.duplicate_outcome(&mut query, &PlannerContext::new()))
+            walked(&state, tables, text, false, |walk| walk.duplicate_outcome(&mut query, &params::context(&state)))
         }
         None => vec![],
     };
@@ -95,7 +93,7 @@ pub fn explain_expression(
     let parsed: Option<Expr> = Parser::new(&GenericDialect {}).try_with_sql(&text.text).and_then(|mut parser| parser.parse_expr()).ok();
     let found = match parsed {
         Some(mut expr) => walked(state, vec![], text, false, |walk| {
-            let scope = Scope::of(schema.clone(), &PlannerContext::new());
+            let scope = Scope::of(schema.clone(), &params::context(state));
             match asked {
                 Asked::Filter => walk.condition(&mut expr, &scope, Rule::Rows, "filter"),
                 Asked::Value => {
@@ -123,7 +121,7 @@ pub async fn doubts(session: &SessionContext, text: &SqlText) -> Diagnostics {
     let state = session.state();
     let Some((statement, mut query)) = walk::parse(&state, &text.text) else { return vec![] };
     let tables = names::tables(session, &statement).await;
-    let found = walked(&state, tables, text, true, |walk| walk.query(&mut query, &PlannerContext::new()));
+    let found = walked(&state, tables, text, true, |walk| walk.query(&mut query, &params::context(&state)));
     found.into_iter().filter(|found| found.severity == Severity::Warning).collect()
 }
 
@@ -132,7 +130,7 @@ pub fn doubts_of_filter(state: &SessionState, text: &SqlText, schema: &DFSchema)
     let parsed = Parser::new(&GenericDialect {}).try_with_sql(&text.text).and_then(|mut parser| parser.parse_expr());
     let Ok(mut expr) = parsed else { return vec![] };
     let found = walked(state, vec![], text, true, |walk| {
-        walk.condition(&mut expr, &Scope::of(schema.clone(), &PlannerContext::new()), Rule::Rows, "filter");
+        walk.condition(&mut expr, &Scope::of(schema.clone(), &params::context(state)), Rule::Rows, "filter");
     });
     found.into_iter().filter(|found| found.severity == Severity::Warning).collect()
 }

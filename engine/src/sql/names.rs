@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::{
     catalog::{TableFunctionArgs, TableProvider},
     common::{TableReference, config::ConfigOptions, not_impl_err, plan_datafusion_err},
-    datasource::{empty::EmptyTable, provider_as_source},
+    datasource::{cte_worktable::CteWorkTable, provider_as_source},
     error::Result as DfResult,
     execution::SessionState,
     logical_expr::{
@@ -97,8 +97,8 @@ impl ContextProvider for Names<'_> {
         }
     }
 
-    fn create_cte_work_table(&self, _name: &str, schema: SchemaRef) -> DfResult<Arc<dyn TableSource>> {
-        Ok(provider_as_source(Arc::new(EmptyTable::new(schema))))
+    fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> DfResult<Arc<dyn TableSource>> {
+        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {

@@ -23,6 +23,7 @@ use datafusion::{
 };
 
 use super::{constants, names::Names};
+use crate::params;
 
 /// What can be named at a place in a query.
 #[derive(Clone)]
@@ -134,7 +135,9 @@ impl<'a> Judge<'a> {
 
     /// A query's plan.
     pub fn plan(&self, query: &Query, context: &PlannerContext) -> DfResult<LogicalPlan> {
-        self.planner.sql_statement_to_plan_with_context(Statement::Query(Box::new(query.clone())), &mut context.clone())
+        let statement = Statement::Query(Box::new(query.clone()));
+        let plan = self.planner.sql_statement_to_plan_with_context(statement, &mut context.clone())?;
+        params::bind(self.names.state, plan)
     }
 
     /// A query's plan as far as types go.
@@ -148,6 +151,7 @@ impl<'a> Judge<'a> {
         let planned = self.planner.sql_to_expr(expr.clone(), &scope.schema, &mut scope.context.clone()).map_err(Fault::Plan)?;
         let planned =
             normalize_col_with_schemas_and_ambiguity_check(planned, &[&[scope.schema.as_ref()]], &scope.using).map_err(Fault::Plan)?;
+        let planned = params::bind_expression(self.names.state, planned).map_err(Fault::Plan)?;
         if rule == Rule::Rows {
             if !find_aggregate_exprs([&planned]).is_empty() {
                 return Err(Fault::Aggregate);

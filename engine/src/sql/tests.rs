@@ -31,10 +31,7 @@ fn known() -> SessionContext {
 /// What is said of a query: each code and the words that it points at.
 async fn told(session: &SessionContext, sql: &str) -> Vec<String> {
     let text = SqlText::plain(SourceFile::new("q.sql", sql));
-    let planned = session.sql(sql).await.and_then(|frame| {
-        let (state, plan) = frame.into_parts();
-        verified(&state, plan)
-    });
+    let planned = params::query(session, &text).await.and_then(|(state, plan)| verified(&state, plan));
     let found = match planned {
         Ok(plan) => duplicates(session, &text, &plan).await,
         Err(error) => explain(session, &text, &error).await,
@@ -54,7 +51,7 @@ async fn walked_over(session: &SessionContext, sql: &str) -> Vec<String> {
     let state = session.state();
     let (statement, mut query) = walk::parse(&state, sql).unwrap_or_else(|| panic!("{sql}"));
     let tables = names::tables(session, &statement).await;
-    let found = walked(&state, tables, &text, false, |walk| walk.query(&mut query, &PlannerContext::new()));
+    let found = walked(&state, tables, &text, false, |walk| walk.query(&mut query, &params::context(&state)));
     found.into_iter().map(|found| format!("{}: {}", found.code, found.message)).collect()
 }
 

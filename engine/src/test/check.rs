@@ -36,6 +36,7 @@ pub async fn check(
     // A file that lies elsewhere cannot be looked into without asking.
     let is_out_of_reach = |test: &&Test| offline && files(test).iter().any(|(_, path)| path.contains("://"));
     for test in pipeline.tests.iter().filter(|test| !is_out_of_reach(test)) {
+        let pipeline = test.of(pipeline);
         let (part, given) = match give(pipeline, test, &session, contracts, Asked::Columns).await {
             Ok(given) => given,
             // Nothing is executed that could fail otherwise.
@@ -50,12 +51,12 @@ pub async fn check(
             found.add(trial::missing(&part, &missing, test.name.span.clone()));
             continue;
         }
-        let given_as = Given { columns: columns(&given), files: files(test), targets };
+        let given_as = Given { columns: columns(&given), files: files(test), params: params(test), targets };
         let is_own = |(name, columns): &(String, SchemaRef)| planned.iter().any(|step| step.name == *name && same(step, columns));
         let known = drafts.iter().position(|(known, _)| *known == given_as).filter(|_| test.fails.is_none());
         let steps = match known {
             // With the columns that the steps have anyway, all that comes after them is as it was planned.
-            _ if given_as.files.is_empty() && given_as.columns.iter().all(is_own) => &planned,
+            _ if given_as.files.is_empty() && given_as.params.is_empty() && given_as.columns.iter().all(is_own) => &planned,
             Some(known) => &drafts[known].1,
             None => {
                 let trial = Trial {
@@ -89,6 +90,8 @@ struct Given {
     columns: Vec<(String, SchemaRef)>,
     /// By step.
     files: Vec<(String, String)>,
+    /// By name.
+    params: Vec<(String, String)>,
     targets: Vec<String>,
 }
 
@@ -121,6 +124,10 @@ fn files(test: &Test) -> Vec<(String, String)> {
         _ => None,
     };
     test.given.iter().filter_map(file).collect()
+}
+
+fn params(test: &Test) -> Vec<(String, String)> {
+    test.params.iter().map(|(name, value)| (name.value.clone(), value.to_toml())).collect()
 }
 
 /// True where given rows have a step's own columns, in the same order. Whether one may be null does not matter to what is planned over them.

@@ -93,7 +93,8 @@ pub async fn run(workspace: &Workspace, pipeline: &Pipeline, test: &Test, cancel
 
 /// True of what is said of the test itself.
 fn is_inside(one: &Diagnostic, pipeline: &Pipeline, test: &Test) -> bool {
-    one.labels.first().is_some_and(|label| label.file == pipeline.file && label.span.start >= test.span.start)
+    let (file, place) = pipeline.file.part_at(test.span.clone());
+    one.labels.first().is_some_and(|label| label.file == file && label.span.start >= place.start)
 }
 
 /// A column that SQL misses may be one that the test does not give.
@@ -103,7 +104,8 @@ fn with_help(wrong: Diagnostics, pipeline: &Pipeline, test: &Test) -> Diagnostic
         if !["unknown-column", "sql"].contains(&one.code) || is_inside(&one, pipeline, test) {
             return one;
         }
-        let (line, _) = pipeline.file.line_column(test.name.span.start);
+        let (file, place) = pipeline.file.part_at(test.name.span.clone());
+        let (line, _) = file.line_column(place.start);
         one.help(format!(
             "this is about the test \"{}\" (line {line}): where a step has no contract, the rows given to it name all the columns that are read, or \
              say them: {{ columns = {{ id = \"bigint\" }}, rows = [] }}",
@@ -114,6 +116,7 @@ fn with_help(wrong: Diagnostics, pipeline: &Pipeline, test: &Test) -> Diagnostic
 }
 
 async fn verdict(workspace: &Workspace, pipeline: &Pipeline, test: &Test, cancel: CancellationToken) -> Result<Verdict> {
+    let pipeline = test.of(pipeline);
     let context = context(workspace, pipeline, test, cancel)?;
     let session = session(&context);
     let contracts = workspace.contracts.clone();

@@ -3,12 +3,15 @@
 use weir_pipelines::{Diagnostics, SqlText};
 
 use super::{Account, Cx, Planned};
-use crate::sql::{Asked, doubts_of_filter, explain_expression, is_doubtful, verified};
+use crate::{
+    params,
+    sql::{Asked, doubts_of_filter, explain_expression, is_doubtful, verified},
+};
 
 pub(super) fn plan(cx: Cx<'_>, predicate: &SqlText) -> Result<Planned, Diagnostics> {
     let state = cx.session.state();
     let schema = cx.input.schema().clone();
-    let planned = cx.session.parse_sql_expr(&predicate.text, &schema).and_then(|expression| {
+    let planned = params::expression(&state, predicate, &schema).and_then(|expression| {
         let plan = cx.input.filter(expression)?.into_unoptimized_plan();
         // As of a query, types and constants are checked before the run.
         verified(&state, plan.clone()).map(|_| plan)

@@ -1,18 +1,17 @@
 //! `sql`: any query over earlier steps.
 
-use datafusion::{
-    common::tree_node::TreeNodeRecursion, execution::context::SQLOptions, logical_expr::LogicalPlan, prelude::SessionContext,
-};
+use datafusion::{common::tree_node::TreeNodeRecursion, logical_expr::LogicalPlan, prelude::SessionContext};
 use weir_pipelines::{Diagnostics, SqlText};
 
 use super::{Account, Planned};
-use crate::sql::{doubts, duplicates, explain, is_doubtful, verified};
+use crate::{
+    params,
+    sql::{doubts, duplicates, explain, is_doubtful, verified},
+};
 
 pub(super) async fn plan(session: &SessionContext, text: &SqlText) -> Result<Planned, Diagnostics> {
-    let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     let mut doubtful = false;
-    let planned = session.sql_with_options(&text.text, options).await.and_then(|frame| {
-        let (state, plan) = frame.into_parts();
+    let planned = params::query(session, text).await.and_then(|(state, plan)| {
         doubtful = is_doubtful(&plan);
         // Types, function arguments, subqueries and constants are checked here, so that `weir check` sees what a run would.
         verified(&state, plan)

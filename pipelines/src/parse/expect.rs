@@ -5,6 +5,7 @@ use toml::de::{DeTable, DeValue};
 use super::{
     graph::check_read,
     operators::{sql_reads, sql_text},
+    params::check_sql,
     steps::{Declared, Read},
     walk::{Table, Value, Walk, in_order},
 };
@@ -86,8 +87,9 @@ fn expectation(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared],
         "sql" => {
             let sql = sql_text(walk, "sql", value)?;
             let before = walk.errors();
+            let is_bound = check_sql(walk, &sql);
             let read = sql_reads(walk, &sql)?;
-            if walk.errors() > before {
+            if walk.errors() > before || !is_bound {
                 return None;
             }
             for read in &read {
@@ -267,6 +269,9 @@ fn change(walk: &mut Walk<'_>, value: &Value<'_>) -> Option<(String, Expected)> 
         return None;
     };
     let sql = sql_text(walk, "of", of)?;
+    if !check_sql(walk, &sql) {
+        return None;
+    }
     let words = format!("change of {}", sql.text.trim());
     let of = if sql.text.trim() == "row_count" {
         Measure::RowCount

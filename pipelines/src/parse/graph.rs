@@ -27,9 +27,7 @@ pub(crate) fn check_read(walk: &mut Walk<'_>, declared: &[Declared], reader: &st
     let found =
         walk.error("unknown-step", format!("{reader} reads \"{name}\", which does not exist"), read.name.span.clone(), "no such step");
     match names.iter().find(|step| read.folded && step.to_lowercase() == name) {
-        Some(step) => {
-            found.help.push(format!("SQL takes names without quotes as lower case: write {}", quoted(&file_quote(found, read), step)))
-        }
+        Some(step) => found.help.push(format!("SQL takes names without quotes as lower case: write {}", quoted(&file_quote(found), step))),
         None => suggest(found, name, &names),
     }
     if !names.is_empty() {
@@ -43,10 +41,10 @@ fn quoted(escape: &str, step: &str) -> String {
     format!("{escape}\"{step}{escape}\"")
 }
 
-fn file_quote(found: &Diagnostic, read: &Read) -> String {
-    let text = found.file.as_ref().map_or("", |file| file.text.as_str());
-    let line_start = text[..read.name.span.start.min(text.len())].rfind('\n').map_or(0, |at| at + 1);
-    let before = &text[line_start..read.name.span.start.min(text.len())];
+fn file_quote(found: &Diagnostic) -> String {
+    let Some(label) = found.labels.first() else { return String::new() };
+    let before = &label.file.text[..label.span.start.min(label.file.text.len())];
+    let before = &before[before.rfind('\n').map_or(0, |at| at + 1)..];
     // A one-line basic string opens on the same line, after the equals sign.
     let basic =
         before.split_once('=').is_some_and(|(_, value)| value.trim_start().starts_with('"') && !value.trim_start().starts_with("\"\"\""));

@@ -3,6 +3,7 @@
 use toml::de::DeValue;
 
 use super::{
+    params::check_sql,
     steps::{Read, TRANSFORM_KEYS},
     walk::{Table, Value, Walk, in_order, suggest},
 };
@@ -63,7 +64,8 @@ pub(crate) fn operator(walk: &mut Walk<'_>, table: Table<'_, '_>) -> (Vec<Read>,
         let Some(sql) = sql_text(walk, "sql", value) else { return (vec![], None) };
         let before = walk.errors();
         let reads = sql_reads(walk, &sql);
-        let is_whole = walk.errors() == before && chosen.len() == 1;
+        let is_bound = check_sql(walk, &sql);
+        let is_whole = is_bound && walk.errors() == before && chosen.len() == 1;
         return (reads.unwrap_or_default(), is_whole.then_some(Operator::Sql(sql)));
     }
     let from = walk.required(table, "from", "write from = \"a step\", the one it changes");
@@ -109,8 +111,9 @@ fn one(walk: &mut Walk<'_>, kind: &str, value: &Value<'_>) -> Option<Operator> {
     match kind {
         "filter" => {
             let sql = sql_text(walk, kind, value)?;
+            let is_bound = check_sql(walk, &sql);
             match sql.check_expression() {
-                Ok(()) => Some(Operator::Filter(sql)),
+                Ok(()) => is_bound.then_some(Operator::Filter(sql)),
                 Err(found) => {
                     walk.found.extend(found);
                     None

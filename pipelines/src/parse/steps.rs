@@ -5,7 +5,7 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Vocabulary, operators,
+    Vocabulary, operators, params,
     walk::{Table, Value, Walk, in_order, integer, is_name, suggest, type_name},
 };
 use crate::{
@@ -406,6 +406,11 @@ fn kind(
     };
     if let Some(value) = inner.get("connection") {
         connection(walk, value, &kind.value, vocabulary.connections);
+    }
+    if let Some(query) = inner.get("query").filter(|query| query.get_ref().is_str())
+        && let Some(query) = operators::sql_text(walk, "query", query)
+    {
+        params::check_foreign(walk, &query);
     }
     let document: &Arc<Document> = walk.document;
     let settings = Settings::new(document, vec![role.key().into(), name.value.clone(), kind.value.clone()], kind, span);

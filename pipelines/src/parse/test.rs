@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 use super::{
     expect::tables,
     graph::check_read,
+    params::give_table,
     steps::{Declared, Read, Role},
     walk::{Table, Value, Walk, in_order},
 };
@@ -16,7 +17,7 @@ use crate::{
     test::{Fails, Given, GivenRows, Literal, Moment, Row, Rows, StepRows, Test},
 };
 
-pub(crate) const TEST_KEYS: [&str; 7] = ["name", "given", "expect", "quarantine", "fails", "now", "interval"];
+pub(crate) const TEST_KEYS: [&str; 8] = ["name", "given", "expect", "quarantine", "fails", "now", "interval", "params"];
 const FAILS_KEYS: [&str; 3] = ["code", "step", "expectation"];
 const GIVEN_KEYS: [&str; 4] = ["file", "sql", "columns", "rows"];
 const EXPECTED_KEYS: [&str; 3] = ["rows", "ordered", "count"];
@@ -96,12 +97,16 @@ fn test(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared]) -> (Op
             _ => walk.wrong_type("interval", value, "an array of two datetimes"),
         }
     }
+    let before_params = walk.errors();
+    let params = table.entries.get("params").and_then(|value| walk.as_table("params", value));
+    let params = params.map(|params| give_table(walk, in_order(params))).unwrap_or_default();
+    let is_given = is_given && walk.errors() == before_params;
     // Of a failure that is misread, nobody knows which steps it is about.
     let is_known = fails.as_ref().is_none_or(|(_, fails)| fails.is_some());
     let fails = fails.and_then(|(_, fails)| fails);
     let test = name.clone().filter(|_| is_given && is_known).map(|name| {
         let span = table.span.clone();
-        Test { name, span, given, expect, quarantine, fails, now }
+        Test { name, span, given, expect, quarantine, fails, now, params, made: None }
     });
     (name, test)
 }

@@ -5,9 +5,10 @@ use crate::pipeline::Pipeline;
 /// Leaves out what a syntax error at this byte may have changed.
 pub(super) fn leave_out(pipeline: &mut Pipeline, at: usize) {
     let file = pipeline.file.clone();
-    let text = file.text.as_str();
+    let (part, place) = file.part_at(at..at);
+    let (text, byte) = (part.text.as_str(), place.start);
     // A string, array or table that never closes ends with the file, and takes in whatever stands in between.
-    let table = if at >= text.trim_end().len() { None } else { table_at(text, at) };
+    let table = if byte >= text.trim_end().len() { None } else { table_at(text, byte) };
     match table.as_deref() {
         Some([]) => {}
         Some([role, ..]) if role == "schedule" => {}

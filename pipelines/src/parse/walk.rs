@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use toml::de::{DeInteger, DeTable, DeValue};
 
+use super::params::Known;
+
 use crate::{
     diagnostic::{Diagnostic, Severity, SourceFile, Span, Spanned},
     settings::Document,
@@ -18,6 +20,7 @@ pub(crate) type Value<'i> = toml::Spanned<DeValue<'i>>;
 pub(crate) struct Walk<'a> {
     pub(crate) document: &'a Arc<Document>,
     pub(crate) found: Vec<Diagnostic>,
+    pub(crate) params: Known,
 }
 
 /// A table, how messages call it, and where that is written.
@@ -62,7 +65,7 @@ pub(crate) fn is_name(name: &str, step: bool) -> bool {
 
 impl<'a> Walk<'a> {
     pub(crate) fn new(document: &'a Arc<Document>) -> Self {
-        Self { document, found: Vec::new() }
+        Self { document, found: Vec::new(), params: Known::default() }
     }
 
     pub(crate) fn file(&self) -> &'a Arc<SourceFile> {

@@ -1,7 +1,7 @@
 //! `weir check`: are the files right? No destination is asked, nothing runs.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,13 +13,13 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use weir_engine::{
     Failure, Workspace,
-    check::{Checked, Checker, Depth},
+    check::{Checked, Checker, Depth, Written, shared},
 };
 use weir_pipelines::{Diagnostic, Diagnostics, PartialProject, Severity};
 
-use super::context::{Answer, Context, Set, Stop, check_connection, parse_partial, to_stderr};
+use super::context::{Answer, Context, Params, Set, Stop, check_connection, parse_partial, to_stderr};
 use crate::{
-    project,
+    project::{self, Found},
     render::{diagnostic, error, number::counted, sarif},
 };
 
@@ -137,21 +137,27 @@ impl Check {
             }
             outcome.diagnostics.extend(wrong);
         }
-        let paths = self.paths(context, &project.root, &mut outcome.diagnostics);
+        let found = self.pipelines(context, &project.root, &mut outcome.diagnostics);
+        let known = if found.len() > 1 { declared(&found, &self.set) } else { HashMap::new() };
         let workspace = Workspace::new(project, context.environment.clone(), project::machine(), Utc::now);
         let mut checker = Checker::new(workspace).await?;
         (checker.unusable, checker.follow_on) = (unusable, follow_on);
         checker.offline = self.offline;
         let checker = Arc::new(checker);
-        let work = paths.into_iter().map(|path| {
-            let (checker, folder, set) = (checker.clone(), context.folder.clone(), self.set.set.clone());
+        let files: Vec<PathBuf> = found.iter().map(|found| found.path.clone()).collect();
+        let work = found.into_iter().map(|found| {
+            let (checker, folder) = (checker.clone(), context.folder.clone());
+            let set = known.get(&found.path).unwrap_or(&self.set).clone();
             // Planning is work for a processor: each pipeline has a thread of its own.
             let runtime = Handle::current();
-            tokio::task::spawn_blocking(move || runtime.block_on(one(&checker, &path, &folder, &set)))
+            tokio::task::spawn_blocking(move || runtime.block_on(one(&checker, &found, &folder, &set)))
         });
         // Each task is spawned when its turn comes.
         let mut running = stream::iter(work).buffered((checker.workspace.cpus * 2).max(AT_ONCE_MIN));
+        let mut written: Vec<(PathBuf, Vec<Written>)> = Vec::new();
+        let mut files = files.into_iter();
         while let Some(ended) = running.next().await {
+            let file = files.next().expect("each ends once");
             let ended =
                 ended.map_err(|error| Failure::error("panic", format!("a check ended: {error}")).blame(weir_connectors::Blame::Weir))?;
             match ended? {
@@ -159,43 +165,76 @@ impl Check {
                     outcome.checked.extend(found.checked);
                     outcome.diagnostics.extend(found.diagnostics);
                     outcome.outside.extend(found.outside);
+                    match written.last_mut().filter(|(last, _)| *last == file) {
+                        Some((_, all)) => all.extend(found.destinations),
+                        None => written.push((file, found.destinations)),
+                    }
                 }
                 Err(unreadable) => outcome.diagnostics.extend(unreadable),
             }
+        }
+        for (_, written) in &written {
+            let found = shared(written);
+            if found.iter().any(|one| one.severity == Severity::Error) {
+                outcome.checked.retain(|checked| !written.iter().any(|written| written.pipeline == checked.pipeline));
+            }
+            outcome.diagnostics.extend(found);
         }
         outcome.sort();
         Ok(outcome)
     }
 
-    /// The files of the pipelines that are meant.
-    fn paths(&self, context: &Context, root: &Path, wrong: &mut Diagnostics) -> Vec<PathBuf> {
-        let mut paths = Vec::new();
+    /// The pipelines that are meant, those of one file together.
+    fn pipelines(&self, context: &Context, root: &Path, wrong: &mut Diagnostics) -> Vec<Found> {
+        let mut all = Vec::new();
         for argument in &self.pipelines {
-            match project::find_pipeline(argument, root, &context.folder) {
-                Ok(path) => paths.push(path),
+            match project::find_pipelines(argument, root, &context.folder) {
+                Ok(found) => all.extend(found),
                 Err(unknown) => wrong.push(unknown),
             }
         }
         if self.pipelines.is_empty() {
-            paths = project::pipelines(root);
+            all = project::pipelines(root).iter().flat_map(|path| project::rows(path)).collect();
         }
-        if paths.is_empty() && self.pipelines.is_empty() {
+        if all.is_empty() && self.pipelines.is_empty() {
             let message = format!("there are no pipelines in {} and its pipelines/ folder", root.display());
             let help = "name one by its path, or make one with: weir new NAME";
             wrong.push(Diagnostic::error("no-pipelines", message).help(help));
         }
-        paths
+        all
     }
+}
+
+/// What each of several files is read with: of the parameters that are given, those it declares. One that no file declares is given to all, to
+/// be told.
+fn declared(found: &[Found], set: &Set) -> HashMap<PathBuf, Set> {
+    let given = &set.params.param;
+    if given.is_empty() {
+        return HashMap::new();
+    }
+    let names: HashMap<&PathBuf, Vec<String>> = found
+        .iter()
+        .map(|found| {
+            let names = project::layers(&found.path, &found.path).map(|layers| weir_pipelines::param_names(&layers));
+            (&found.path, names.unwrap_or_default())
+        })
+        .collect();
+    let is_known = |name: &String| names.values().any(|names| names.contains(name));
+    let own = |names: &[String]| {
+        let param = given.iter().filter(|(name, _)| names.contains(name) || !is_known(name)).cloned().collect();
+        Set { set: set.set.clone(), params: Params { param } }
+    };
+    names.iter().map(|(path, names)| ((*path).clone(), own(names))).collect()
 }
 
 /// Reads and checks one pipeline; one that cannot be read is told so.
 async fn one(
     checker: &Checker,
-    path: &Path,
+    found: &Found,
     folder: &Path,
-    set: &[(String, String)],
+    set: &Set,
 ) -> Result<Result<weir_engine::check::Outcome, Diagnostics>, Failure> {
-    match parse_partial(&checker.workspace.project, path, folder, set) {
+    match parse_partial(&checker.workspace.project, found, folder, set) {
         Ok(partial) => checker.check(partial, Depth::Files).await.map(Ok),
         Err(unreadable) => Ok(Err(unreadable)),
     }

@@ -10,11 +10,13 @@ use chrono::Utc;
 use serde::Serialize;
 use weir_connectors::CONNECTIONS;
 use weir_engine::{Failure, Workspace};
-use weir_pipelines::{Connection, Diagnostic, Diagnostics, Partial, PartialProject, Pipeline, Project, diagnostic::drop_follow_ons};
+use weir_pipelines::{
+    Changes, Connection, Diagnostic, Diagnostics, Partial, PartialProject, Pipeline, Project, diagnostic::drop_follow_ons,
+};
 
 use super::{Global, signals::Signals};
 use crate::{
-    project,
+    project::{self, Found},
     render::{Style, error, rows::WriteError},
 };
 
@@ -180,14 +182,27 @@ impl Context {
     }
 
     /// Reads and parses one pipeline.
-    pub fn pipeline(&self, workspace: &Workspace, argument: &str, set: &[(String, String)]) -> Result<Pipeline, Diagnostics> {
-        let path = project::find_pipeline(argument, &workspace.project.root, &self.folder).map_err(|diagnostic| vec![diagnostic])?;
-        self.parse(&workspace.project, &path, set)
+    pub fn pipeline(&self, workspace: &Workspace, argument: &str, set: &Set) -> Result<Pipeline, Diagnostics> {
+        let found = project::find_pipeline(argument, &workspace.project.root, &self.folder).map_err(|diagnostic| vec![diagnostic])?;
+        self.parse(&workspace.project, &found, set)
     }
 
-    /// Parses the pipeline file at an absolute path.
-    pub fn parse(&self, project: &Project, path: &Path, set: &[(String, String)]) -> Result<Pipeline, Diagnostics> {
-        parse_partial(project, path, &self.folder, set)?.whole()
+    /// Reads and parses the pipelines that an argument means, all of them or none.
+    pub fn pipelines(&self, workspace: &Workspace, argument: &str, set: &Set) -> Result<Vec<Pipeline>, Diagnostics> {
+        let found = project::find_pipelines(argument, &workspace.project.root, &self.folder).map_err(|diagnostic| vec![diagnostic])?;
+        let (mut pipelines, mut wrong) = (Vec::new(), Diagnostics::new());
+        for found in &found {
+            match self.parse(&workspace.project, found, set) {
+                Ok(pipeline) => pipelines.push(pipeline),
+                Err(found) => add_new(&mut wrong, found),
+            }
+        }
+        if wrong.is_empty() { Ok(pipelines) } else { Err(wrong) }
+    }
+
+    /// Parses a pipeline of the project.
+    pub fn parse(&self, project: &Project, found: &Found, set: &Set) -> Result<Pipeline, Diagnostics> {
+        parse_partial(project, found, &self.folder, set)?.whole()
     }
 
     /// Checks the settings of the project's connections, each by its kind.
@@ -213,21 +228,61 @@ pub fn check_connection(name: &str, connection: &Connection) -> Diagnostics {
     }
 }
 
-/// Parses the pipeline file at an absolute path, as far as it can be read. `folder` is where the person stands.
-pub fn parse_partial(project: &Project, path: &Path, folder: &Path, set: &[(String, String)]) -> Result<Partial, Diagnostics> {
-    let file = project::read(path, folder).map_err(|diagnostic| vec![diagnostic])?;
-    let own = path.parent().unwrap_or(folder).to_path_buf();
-    let connections: Vec<&str> = project.connections.keys().map(String::as_str).collect();
-    let profiles: Vec<&str> = project.profiles.iter().map(String::as_str).collect();
-    Ok(weir_pipelines::parse_partial(file, own, set, weir_connectors::vocabulary(&connections, &profiles)))
+/// Adds what is not said yet: the pipelines of one file share what is wrong with it.
+pub fn add_new(all: &mut Diagnostics, found: Diagnostics) {
+    for one in found {
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
 }
 
-/// `--set`, as several commands take it.
+/// Parses a pipeline, as far as it can be read. `folder` is where the person stands.
+pub fn parse_partial(project: &Project, found: &Found, folder: &Path, set: &Set) -> Result<Partial, Diagnostics> {
+    let layers = project::layers(&found.path, folder).map_err(|diagnostic| vec![diagnostic])?;
+    let own = found.path.parent().unwrap_or(folder).to_path_buf();
+    let connections: Vec<&str> = project.connections.keys().map(String::as_str).collect();
+    let profiles: Vec<&str> = project.profiles.iter().map(String::as_str).collect();
+    Ok(weir_pipelines::parse_partial(layers, own, set.changes(found.row.clone()), weir_connectors::vocabulary(&connections, &profiles)))
+}
+
+/// `--set` and `--param`, as several commands take them.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Set {
     /// Change one value of the pipeline file for this time: a dotted path, and TOML or plain text
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     pub set: Vec<(String, String)>,
+    /// `--param`.
+    #[command(flatten)]
+    pub params: Params,
+}
+
+/// `--param` alone.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Params {
+    /// Give a parameter of the pipeline its value for this time
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = param)]
+    pub param: Vec<(String, String)>,
+}
+
+impl From<Params> for Set {
+    fn from(params: Params) -> Self {
+        Self { set: Vec::new(), params }
+    }
+}
+
+impl Set {
+    /// What a pipeline file is read with; of a file with a matrix, this row.
+    pub fn changes(&self, row: Option<String>) -> Changes {
+        Changes { set: self.set.clone(), params: self.params.param.clone(), row }
+    }
+}
+
+/// Splits `name=value`. The value is text: the parameter's type says how it is read.
+fn param(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE, for instance day=2013-01-31")?;
+    let name = name.trim();
+    if name.is_empty() { Err("the parameter's name is empty".to_owned()) } else { Ok((name.to_owned(), value.to_owned())) }
 }
 
 /// Splits `key=value`. The value comes back as TOML: as it is where it parses as such, else as a quoted string.

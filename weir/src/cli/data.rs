@@ -55,7 +55,8 @@ impl Data<'_> {
             return Ok((workspace, origin, what.to_owned()));
         }
         let found = project::find_pipeline(first, &workspace.project.root, &context.folder);
-        if found.is_ok() {
+        // Of several pipelines, which one is asked there.
+        if found.as_ref().err().is_none_or(|several| several.code == "ambiguous-pipeline") {
             return self.step(context, first, rest);
         }
         let ending = Path::new(what).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
@@ -63,7 +64,8 @@ impl Data<'_> {
         if ["csv", "tsv", "ndjson", "jsonl", "json", "parquet", "arrow", "avro", "gz", "zst", "bz2", "xz"].contains(&ending) {
             return Ok((workspace, self.file(context, what), what.to_owned()));
         }
-        let pipelines: Vec<String> = project::pipelines(&workspace.project.root).iter().map(|path| project::name_of(path)).collect();
+        let pipelines = project::pipelines(&workspace.project.root);
+        let pipelines: Vec<String> = pipelines.iter().flat_map(|path| project::rows(path)).map(|found| found.name()).collect();
         let connections = workspace.project.connections.keys().map(String::as_str);
         let known = pipelines.iter().map(String::as_str).chain(connections).chain(["lake", "quarantine"]);
         Err(Diagnostic::error("unknown-data", format!("there is no file, table or step \"{what}\""))
@@ -74,7 +76,7 @@ impl Data<'_> {
 
     fn step(&self, context: &Context, pipeline: &str, step: &str) -> Result<(Workspace, Origin, String), Stop> {
         let workspace = context.workspace(Some(pipeline))?;
-        let pipeline = context.pipeline(&workspace, pipeline, &self.set.set)?;
+        let pipeline = context.pipeline(&workspace, pipeline, self.set)?;
         let steps = survey::steps(&pipeline);
         let name = &pipeline.name.value;
         if !steps.contains(&step) {

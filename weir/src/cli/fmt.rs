@@ -19,7 +19,7 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  weir fmt                          every pipeline of the project, and its weir.toml
+  weir fmt                          every pipeline of the project, the bases they extend, and its weir.toml
   weir fmt flights weir.toml        some, by name, folder or file
   weir fmt --check                  change nothing; exit 1 where a file would change
   weir fmt --diff                   change nothing; show what would change
@@ -144,8 +144,8 @@ impl Fmt {
                 paths.extend(project_files(&folder));
                 continue;
             }
-            match project::find_pipeline(argument, &context.root(Some(argument))?, &context.folder) {
-                Ok(path) => paths.push(path),
+            match project::find_pipelines(argument, &context.root(Some(argument))?, &context.folder) {
+                Ok(found) => paths.push(found[0].path.clone()),
                 Err(found) => wrong.push(found),
             }
         }
@@ -194,11 +194,14 @@ impl Fmt {
     }
 }
 
-/// `weir.toml` and the pipelines of a project.
+/// `weir.toml`, the pipelines of a project, and the bases that they extend.
 fn project_files(root: &Path) -> Vec<PathBuf> {
     let mut files = project::pipelines(root);
+    let bases: Vec<PathBuf> = files.iter().flat_map(|path| project::bases(path)).filter(|base| base.starts_with(root)).collect();
+    files.extend(bases);
     files.extend(Some(root.join(project::PROJECT_FILE)).filter(|path| path.is_file()));
     files.sort();
+    files.dedup();
     files
 }
 

@@ -6,7 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::context::{Answer, Context, Set};
-use crate::render::{error, graph};
+use crate::{
+    project::{self, Found},
+    render::{error, graph},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,7 +52,13 @@ impl Graph {
     /// Draws.
     pub fn answer(self, context: &Context) -> Answer {
         let workspace = context.workspace(Some(&self.pipeline))?;
-        let pipeline = context.pipeline(&workspace, &self.pipeline, &self.set.set)?;
+        let found = project::find_pipelines(&self.pipeline, &workspace.project.root, &context.folder)?;
+        // The rows of a matrix have the same steps: without a row the drawing is of the file.
+        let found = match found.as_slice() {
+            [one] => one.clone(),
+            several => Found { row: None, ..several[0].clone() },
+        };
+        let pipeline = context.parse(&workspace.project, &found, &self.set)?;
         context.warn(&pipeline.warnings);
         let drawn = graph::Graph::of(&pipeline);
         if context.global.json {

@@ -38,8 +38,13 @@ pub fn page(title: &str, about: &str, schema: &Value) -> String {
 /// How a table is headed in the file, and what may stand in it; none where the key has a plain value.
 fn section<'a>(root: &'a Value, key: &str, value: &'a Value) -> Option<(String, &'a Value)> {
     let resolved = resolve(root, value);
-    let table = |part: &str| resolved.get(part).map(|part| resolve(root, part)).filter(|part| part.is_object());
     let has_keys = |table: &&Value| table.get("properties").is_some();
+    // A value or a table: the table is what has keys.
+    let either = |part: &'a Value| {
+        let options = part.get("anyOf").and_then(Value::as_array).into_iter().flatten();
+        options.map(|option| resolve(root, option)).find(has_keys).unwrap_or(part)
+    };
+    let table = |part: &str| resolved.get(part).map(|part| either(resolve(root, part))).filter(|part| part.is_object());
     if let Some(row) = table("items").filter(has_keys) {
         return Some((format!("[[{key}]]"), row));
     }

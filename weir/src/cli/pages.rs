@@ -93,6 +93,11 @@ pub fn resolve<'a>(root: &'a Value, value: &'a Value) -> &'a Value {
     value
 }
 
+/// A parameter may stand for any value: the pages say so once.
+fn is_parameter(option: &Value) -> bool {
+    option.get("$ref").and_then(Value::as_str) == Some("#/$defs/parameter")
+}
+
 /// `anyOf: [X, null]` is how an optional X is written.
 fn without_null<'a>(root: &'a Value, value: &'a Value) -> &'a Value {
     let value = resolve(root, value);
@@ -101,7 +106,7 @@ fn without_null<'a>(root: &'a Value, value: &'a Value) -> &'a Value {
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
-        .filter(|option| option.get("type").and_then(Value::as_str) != Some("null"))
+        .filter(|option| option.get("type").and_then(Value::as_str) != Some("null") && !is_parameter(option))
         .collect();
     match options.as_slice() {
         [one] => resolve(root, one),
@@ -122,7 +127,13 @@ fn type_of(root: &Value, value: &Value, depth: usize) -> String {
     }
     for key in ["oneOf", "anyOf"] {
         if let Some(options) = value.get(key).and_then(Value::as_array) {
-            return join(options.iter().map(|option| type_of(root, option, depth + 1)).filter(|word| word != "nothing"));
+            return join(
+                options
+                    .iter()
+                    .filter(|option| !is_parameter(option))
+                    .map(|option| type_of(root, option, depth + 1))
+                    .filter(|word| word != "nothing"),
+            );
         }
     }
     let word = |name: &str| match name {

@@ -6,8 +6,9 @@ mod data;
 use clap::Args;
 use serde_json::{Value, json};
 use weir_engine::check::{Checked, CheckedContract, CheckedSink, CheckedStep, Checker, Depth};
+use weir_pipelines::Diagnostics;
 
-use super::context::{Answer, Context, Set, parse_partial};
+use super::context::{Answer, Context, Set, add_new, parse_partial};
 use crate::project;
 use crate::render::{Style, Table, diagnostic, error, number::counted, table::Look};
 
@@ -51,18 +52,28 @@ impl Plan {
     /// Plans and answers.
     pub async fn answer(self, context: &Context) -> Answer {
         if self.data {
-            return data::answer(&self.pipeline, &self.set.set, self.sample, self.examples, context).await;
+            return data::answer(&self.pipeline, &self.set, self.sample, self.examples, context).await;
         }
         let workspace = context.workspace(Some(&self.pipeline))?;
-        let path = project::find_pipeline(&self.pipeline, &workspace.project.root, &context.folder)?;
-        let partial = parse_partial(&workspace.project, &path, &context.folder, &self.set.set)?;
-        let checked = Checker::new(workspace).await?.check(partial, Depth::Destinations).await?.whole()?;
-        if context.global.json {
-            context.answer_json(&as_json(&checked))?;
-        } else {
-            context.warn(&checked.warnings);
-            context.answer(&render(&checked, self.logical, context.out))?;
+        let found = project::find_pipelines(&self.pipeline, &workspace.project.root, &context.folder)?;
+        let checker = Checker::new(workspace).await?;
+        let mut all = Vec::new();
+        for found in &found {
+            let partial = parse_partial(&checker.workspace.project, found, &context.folder, &self.set)?;
+            all.push(checker.check(partial, Depth::Destinations).await?.whole()?);
         }
+        if context.global.json {
+            match all.as_slice() {
+                [checked] => context.answer_json(&as_json(checked))?,
+                all => context.answer_json(&all.iter().map(as_json).collect::<Vec<_>>())?,
+            }
+            return Ok(error::DONE);
+        }
+        let mut warnings = Diagnostics::new();
+        all.iter().for_each(|checked| add_new(&mut warnings, checked.warnings.clone()));
+        context.warn(&warnings);
+        let shown: Vec<String> = all.iter().map(|checked| render(checked, self.logical, context.out)).collect();
+        context.answer(&shown.join("\n"))?;
         Ok(error::DONE)
     }
 }

@@ -123,7 +123,7 @@ impl Quarantine {
         let workspace = context.existing_workspace()?;
         match self.command {
             Command::List { pipeline } => {
-                let name = pipeline.map(|argument| name_of(&argument, &workspace, context));
+                let name = pipeline.map(|argument| name_of(&argument, &workspace, context)).transpose()?;
                 let tables = weir_engine::quarantine::list(&workspace, name.as_deref()).await?;
                 if context.global.json {
                     context.answer_json(&json!({ "quarantine": tables }))?;
@@ -134,7 +134,7 @@ impl Quarantine {
                 }
             }
             Command::Show { which, examples } => {
-                let pipeline = name_of(&which.pipeline, &workspace, context);
+                let pipeline = name_of(&which.pipeline, &workspace, context)?;
                 let mut tables = weir_engine::quarantine::list(&workspace, Some(&pipeline)).await?;
                 which.check_step(&pipeline, &tables)?;
                 tables.retain(|table| which.step.as_ref().is_none_or(|step| *step == table.step));
@@ -183,16 +183,17 @@ fn nothing(which: &Which, context: &Context) -> Answer {
 }
 
 /// The name of the pipeline that an argument means; one whose file is gone may still have rows here.
-fn name_of(argument: &str, workspace: &Workspace, context: &Context) -> String {
+fn name_of(argument: &str, workspace: &Workspace, context: &Context) -> Result<String, Stop> {
     match project::find_pipeline(argument, &workspace.project.root, &context.folder) {
-        Ok(path) => project::name_of(&path),
-        Err(_) => argument.to_owned(),
+        Ok(found) => Ok(found.name()),
+        Err(several) if several.code == "ambiguous-pipeline" => Err(several.into()),
+        Err(_) => Ok(argument.to_owned()),
     }
 }
 
 impl Which {
     async fn streams(&self, workspace: &Workspace, context: &Context, columns: &str) -> Result<Vec<SendableRecordBatchStream>, Stop> {
-        let pipeline = name_of(&self.pipeline, workspace, context);
+        let pipeline = name_of(&self.pipeline, workspace, context)?;
         let tables = weir_engine::quarantine::list(workspace, Some(&pipeline)).await?;
         self.check_step(&pipeline, &tables)?;
         let steps = tables.iter().filter(|table| table.rows > 0).map(|table| table.step.as_str());

@@ -3,9 +3,11 @@
 use std::{io::IsTerminal, sync::Arc};
 
 use clap::Args;
-use weir_engine::{Event, Failure, Summary, run::RunOptions};
+use serde_json::json;
+use weir_engine::{Event, Failure, Summary, Workspace, run::RunOptions};
+use weir_pipelines::{Diagnostics, Pipeline};
 
-use super::context::{Answer, Context, Set};
+use super::context::{Answer, Context, Set, add_new};
 use crate::render::{
     error,
     progress::{Progress, Show},
@@ -18,6 +20,8 @@ Examples:
   weir run flights --dry-run                              everything but publishing
   weir run flights --full-refresh                         read incremental sources from their start
   weir run flights --set source.flights.file.path=new.csv
+  weir run flights --param day=2013-01-31                 give a parameter its value
+  weir run sales-eu                                       the pipeline of one row of a matrix; sales: all in turn
   weir run flights --profile prod --json | jq .rows_loaded
 
 Ctrl-C stops at the next batch and discards what is staged; a second one ends at once.
@@ -53,8 +57,53 @@ impl Run {
         if !wrong.is_empty() {
             return Err(wrong.into());
         }
-        let pipeline = context.pipeline(&workspace, &self.pipeline, &self.set.set)?;
-        context.warn(&pipeline.warnings);
+        let pipelines = context.pipelines(&workspace, &self.pipeline, &self.set)?;
+        let mut warnings = Diagnostics::new();
+        pipelines.iter().for_each(|pipeline| add_new(&mut warnings, pipeline.warnings.clone()));
+        context.warn(&warnings);
+        if let [pipeline] = pipelines.as_slice() {
+            let summary = self.run(context, &workspace, pipeline).await?;
+            if context.global.json {
+                context.answer_json(&summary)?;
+            } else {
+                context.answer(&summary::render(&summary, context.out))?;
+            }
+            return Ok(code(&summary));
+        }
+        // Each is a run of its own, and the failure of one does not keep the others from running.
+        let (mut answers, mut worst) = (Vec::new(), error::DONE);
+        for pipeline in &pipelines {
+            match self.run(context, &workspace, pipeline).await {
+                Ok(summary) => {
+                    worst = worst.max(code(&summary));
+                    if context.global.json {
+                        answers.push(json!(summary));
+                    } else {
+                        context.answer(&format!("{}\n", summary::render(&summary, context.out)))?;
+                    }
+                }
+                Err(failure) => {
+                    worst = worst.max(error::exit_code(&failure));
+                    let mut answer = error::to_json(&failure);
+                    answer["pipeline"] = json!(pipeline.name.value);
+                    answers.push(answer);
+                    if !context.global.json {
+                        context.say(&format!("{}:", pipeline.name.value));
+                        context.show(&failure);
+                    }
+                    if matches!(failure, Failure::Interrupted) {
+                        break;
+                    }
+                }
+            }
+        }
+        if context.global.json {
+            context.answer_json(&answers)?;
+        }
+        Ok(worst)
+    }
+
+    async fn run(&self, context: &Context, workspace: &Workspace, pipeline: &Pipeline) -> Result<Summary, Failure> {
         let show = match (context.global.quiet, std::io::stderr().is_terminal() && context.global.verbose == 0) {
             (true, _) => Show::Nothing,
             (false, true) => Show::Terminal,
@@ -66,18 +115,12 @@ impl Run {
         let cancel = context.signals.work("stopping at the next batch; a second Ctrl-C ends at once");
         let options = RunOptions { dry_run: self.dry_run, full_refresh: self.full_refresh };
         let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| watcher.take(&event));
-        let result = weir_engine::run::run(&workspace, &pipeline, options, cancel, events).await;
+        let result = weir_engine::run::run(workspace, pipeline, options, cancel, events).await;
         progress.finish();
         if matches!(result, Err(Failure::Interrupted)) {
             context.say("what was staged is discarded; nothing was published");
         }
-        let summary = result?;
-        if context.global.json {
-            context.answer_json(&summary)?;
-        } else {
-            context.answer(&summary::render(&summary, context.out))?;
-        }
-        Ok(code(&summary))
+        result
     }
 }
 

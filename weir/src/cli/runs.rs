@@ -3,17 +3,20 @@
 use chrono::DateTime;
 use clap::{Args, Subcommand};
 use serde_json::json;
-use weir_engine::{Failure, History, RunRecord, RunStatus, books::ExpectationOutcome};
+use weir_engine::{Failure, History, RunRecord, RunStatus, Workspace, books::ExpectationOutcome};
 
 use super::{
     context::{Answer, Context, Stop},
     failing,
 };
-use crate::render::{
-    Style, Table, error,
-    number::{count, duration_ms},
-    summary,
-    table::Look,
+use crate::{
+    project,
+    render::{
+        Style, Table, error,
+        number::{count, duration_ms},
+        summary,
+        table::Look,
+    },
 };
 
 const EXAMPLES: &str = "\
@@ -96,7 +99,19 @@ impl Runs {
         let history = workspace.history().await?;
         match self.command {
             Command::List { pipeline, limit } => {
-                let runs = history.runs(pipeline.as_deref(), limit).await?;
+                let runs = match pipeline.map(|name| several(&name, &workspace, context)) {
+                    None => history.runs(None, limit).await?,
+                    Some(names) => {
+                        let mut runs = Vec::new();
+                        for name in &names {
+                            runs.extend(history.runs(Some(name), limit).await?);
+                        }
+                        // Ids are in the order of time.
+                        runs.sort_by(|one, other| other.run.cmp(&one.run));
+                        runs.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+                        runs
+                    }
+                };
                 if context.global.json {
                     context.answer_json(&json!({ "runs": runs }))?;
                 } else if runs.is_empty() {
@@ -132,6 +147,14 @@ impl Runs {
             }
         }
         Ok(error::DONE)
+    }
+}
+
+/// The pipelines that a name means: those of all rows, where it is of a file with a matrix.
+fn several(name: &str, workspace: &Workspace, context: &Context) -> Vec<String> {
+    match project::find_pipelines(name, &workspace.project.root, &context.folder) {
+        Ok(found) if found.len() > 1 => found.iter().map(project::Found::name).collect(),
+        _ => vec![name.to_owned()],
     }
 }
 

@@ -23,9 +23,9 @@ use weir_engine::{
 };
 use weir_pipelines::{Diagnostic, Diagnostics, Partial, PartialProject, Pipeline, Severity, Test as PipelineTest, units};
 
-use super::context::{Answer, Context, Set, Stop, check_connection, parse_partial, to_stderr};
+use super::context::{Answer, Context, Set, Stop, add_new, check_connection, parse_partial, to_stderr};
 use crate::{
-    project,
+    project::{self, Found},
     render::{
         Style, diagnostic, error,
         junit::{self, Case, Outcome},
@@ -71,7 +71,7 @@ pub struct Test {
     junit: Option<PathBuf>,
     /// Run tests again whenever a file that they depend on changes, until Ctrl-C
     ///
-    /// Watched are weir.toml, the pipeline files, their contracts and the files that tests give. A changed weir.toml runs all tests, another file
+    /// Watched are weir.toml, the pipeline files, their bases and contracts and the files that tests give. A changed weir.toml runs all tests, another file
     /// those of the pipelines that depend on it. A file that is wrong is shown, and watching goes on.
     #[arg(short, long, conflicts_with_all = ["made", "junit", "json"])]
     watch: bool,
@@ -98,10 +98,10 @@ pub struct Test {
     dry_run: bool,
 }
 
-/// The project, and the pipeline files of it that are meant.
+/// The project, and the pipelines of it that are meant.
 struct Scope {
     workspace: Workspace,
-    paths: Vec<PathBuf>,
+    found: Vec<Found>,
     /// What is wrong with the project, and with how pipelines were named.
     wrong: Diagnostics,
     /// Codes of errors in pipelines that only follow from what is wrong with the project.
@@ -133,7 +133,7 @@ impl Test {
             _ if self.watch => watch::watch(&self, context).await,
             _ => {
                 let scope = self.scope(context)?;
-                let parsed: Vec<_> = scope.paths.iter().map(|path| self.parsed(&scope, path, context)).collect();
+                let parsed: Vec<_> = scope.found.iter().map(|found| self.parsed(&scope, found, context)).collect();
                 let tested = self.tested(scope, parsed, context).await?;
                 if let Some(path) = &self.junit {
                     write_junit(&project::absolute(path, &context.folder), &tested, context)?;
@@ -151,28 +151,28 @@ impl Test {
             let is_told = wrong.iter().any(|one| one.message.contains(&format!("connection \"{name}\"")));
             wrong.extend(check_connection(name, connection).into_iter().filter(|_| !is_told));
         }
-        let mut paths = Vec::new();
+        let mut all = Vec::new();
         for argument in &self.pipelines {
-            match project::find_pipeline(argument, &project.root, &context.folder) {
-                Ok(path) => paths.push(path),
+            match project::find_pipelines(argument, &project.root, &context.folder) {
+                Ok(found) => all.extend(found),
                 Err(unknown) => wrong.push(unknown),
             }
         }
         if self.pipelines.is_empty() {
-            paths = project::pipelines(&project.root);
+            all = project::pipelines(&project.root).iter().flat_map(|path| project::rows(path)).collect();
         }
         let workspace = Workspace::new(project, context.environment.clone(), project::machine(), Utc::now);
-        Ok(Scope { workspace, paths, wrong, follow_on })
+        Ok(Scope { workspace, found: all, wrong, follow_on })
     }
 
-    /// Reads a pipeline file as far as it can be read.
-    fn parsed(&self, scope: &Scope, path: &Path, context: &Context) -> Result<Partial, Diagnostics> {
-        let mut partial = parse_partial(&scope.workspace.project, path, &context.folder, &self.set.set)?;
+    /// Reads a pipeline as far as it can be read.
+    fn parsed(&self, scope: &Scope, found: &Found, context: &Context) -> Result<Partial, Diagnostics> {
+        let mut partial = parse_partial(&scope.workspace.project, found, &context.folder, &self.set)?;
         let is_whole = partial.is_whole();
         partial.found.retain(|one| !scope.follow_on.contains(&one.code));
         if partial.is_whole() && !is_whole {
             // What it needs of weir.toml is told there.
-            let shown = project::shown(path, &context.folder);
+            let shown = project::shown(&found.path, &context.folder);
             context.say(&format!("{shown} is not tested as long as weir.toml is wrong"));
             return Err(Diagnostics::new());
         }
@@ -186,10 +186,12 @@ impl Test {
         for one in parsed {
             match one.and_then(Partial::whole) {
                 Ok(pipeline) => pipelines.push(pipeline),
-                Err(found) => wrong.extend(found),
+                Err(found) => add_new(&mut wrong, found),
             }
         }
-        pipelines.iter().for_each(|pipeline| context.warn(&pipeline.warnings));
+        let mut warnings = Diagnostics::new();
+        pipelines.iter().for_each(|pipeline| add_new(&mut warnings, pipeline.warnings.clone()));
+        context.warn(&warnings);
         let is_meant = |test: &&PipelineTest| self.name.as_ref().is_none_or(|text| test.name.value.contains(text.as_str()));
         let chosen: Vec<(&Pipeline, &PipelineTest)> =
             pipelines.iter().flat_map(|pipeline| pipeline.tests.iter().filter(is_meant).map(move |test| (pipeline, test))).collect();
@@ -197,7 +199,10 @@ impl Test {
             let names = pipelines.iter().flat_map(|pipeline| &pipeline.tests).map(|test| test.name.value.as_str());
             return Err(Diagnostic::error("no-tests", format!("no test has \"{text}\" in its name")).did_you_mean(text, names).into());
         }
-        let places = chosen.iter().map(|(pipeline, test)| (pipeline.file.path.clone(), pipeline.file.line_column(test.span.start).0));
+        let places = chosen.iter().map(|(pipeline, test)| {
+            let (file, place) = pipeline.file.part_at(test.span.clone());
+            (file.path.clone(), file.line_column(place.start).0)
+        });
         let places: Vec<_> = places.collect();
         let reports = reports(&scope.workspace, chosen, &context.signals.token()).await?;
         let reports = reports.into_iter().zip(places).map(|(report, (file, line))| Placed { report, file, line });

@@ -6,6 +6,7 @@ use super::{
     Style, Table,
     number::{bytes, count, counted, duration_ms, rate},
     table::Look,
+    text,
 };
 
 /// Draws a summary; ends in a line break.
@@ -33,6 +34,10 @@ pub fn render(summary: &Summary, style: Style) -> String {
             other => format!(" ({other})"),
         };
         out.push_str(&format!("  \"{}\" went to {}{version}\n", sink.from, sink.destination));
+    }
+    if !summary.params.is_empty() {
+        let values: Vec<String> = summary.params.iter().map(|(name, value)| format!("{name} = {}", text::visible(value))).collect();
+        out.push_str(&format!("  with {}\n", values.join(", ")));
     }
     let passed = summary.expectations.iter().filter(|outcome| outcome.outcome == "passed").count() as u64;
     if passed > 0 {
@@ -220,6 +225,7 @@ mod tests {
                 file: None,
                 action: "quarantine".into(),
             }],
+            params: [("day".to_owned(), "2013-01-01".to_owned())].into(),
             notes: vec!["2 new files".into()],
             mends: None,
         }
@@ -239,6 +245,7 @@ mod tests {
 
   336,776 rows read (8.5 MB) at 104 k rows/s; 2.5 MB staged
   "delays" went to lake.flights.delays (version 3)
+  with day = 2013-01-01
   1 expectation passed
   warned "carriers are known" on "delays": 2 rows, such as carrier = XX
   776 rows were set aside; see them with: weir quarantine show flights

@@ -17,14 +17,14 @@ use weir_schemas::infer::Options;
 
 use super::{
     super::{
-        context::{Answer, Context, Stop, parse_partial, to_stderr},
+        context::{Answer, Context, Set, Stop, parse_partial, to_stderr},
         data::{Data, toml, unplaced},
         init::{refuse_taken, write_new},
     },
     New, schema_line,
 };
 use crate::{
-    project,
+    project::{self, Found},
     render::{error, number::counted},
 };
 
@@ -158,7 +158,8 @@ fn from_pipeline(path: &Path, root: &Path) -> String {
 
 /// What a check of the new file says.
 async fn checked(workspace: &Workspace, path: &Path, context: &Context) -> Result<Diagnostics, Stop> {
-    let partial = parse_partial(&workspace.project, path, &context.folder, &[])?;
+    let found = Found { path: path.to_path_buf(), row: None };
+    let partial = parse_partial(&workspace.project, &found, &context.folder, &Set::default())?;
     let checker = Checker::new(workspace.clone()).await?;
     Ok(checker.check(partial, Depth::Files).await?.diagnostics)
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use weir_engine::compare::{self, Comparison, Request, SinkComparison, difference::ChangedRow};
 
 use crate::{
-    cli::context::{Answer, Context},
+    cli::context::{Answer, Context, Set},
     render::{
         Style, Table, error,
         number::{count, counted},
@@ -22,7 +22,7 @@ const EXAMPLES_JSON: usize = 1000;
 const ROW_WIDTH: usize = 160;
 
 /// Compares and answers.
-pub async fn answer(pipeline: &str, set: &[(String, String)], sample: Option<u64>, examples: Option<usize>, context: &Context) -> Answer {
+pub async fn answer(pipeline: &str, set: &Set, sample: Option<u64>, examples: Option<usize>, context: &Context) -> Answer {
     let workspace = context.workspace(Some(pipeline))?;
     let wrong = context.check_connections(&workspace.project);
     if !wrong.is_empty() {

@@ -14,7 +14,7 @@ use weir_pipelines::{Diagnostic, SourceFile, Spanned, SqlText, units};
 
 use super::{Which, groups, name_of};
 use crate::{
-    cli::context::{Answer, Context, Stop},
+    cli::context::{Answer, Context, Params, Set, Stop},
     render::{
         Style, error,
         number::counted,
@@ -73,6 +73,8 @@ pub(super) struct Fix {
     /// A word for the quarantine's memory
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
+    #[command(flatten)]
+    params: Params,
 }
 
 /// `weir quarantine discard`.
@@ -115,7 +117,7 @@ impl Fix {
         if !wrong.is_empty() {
             return Err(wrong.into());
         }
-        let pipeline = context.pipeline(&workspace, &self.chosen.which.pipeline, &[])?;
+        let pipeline = context.pipeline(&workspace, &self.chosen.which.pipeline, &self.params.clone().into())?;
         let (mut assignments, mut wrong) = (Vec::new(), Vec::new());
         for text in &self.assignments {
             match assignment(text) {
@@ -137,9 +139,9 @@ impl Discard {
         if self.reason.trim().is_empty() {
             return Err(Diagnostic::error("wrong-value", "the reason is empty").help("say in a few words why: --reason \"…\"").into());
         }
-        let name = name_of(&self.chosen.which.pipeline, workspace, context);
+        let name = name_of(&self.chosen.which.pipeline, workspace, context)?;
         // Whatever has become of the pipeline, its rows can be given up.
-        let pipeline = context.pipeline(workspace, &self.chosen.which.pipeline, &[]).ok();
+        let pipeline = context.pipeline(workspace, &self.chosen.which.pipeline, &Set::default()).ok();
         let request = self.chosen.request(context, workspace, Vec::new(), Some(self.reason.clone())).await?;
         self.chosen.carry_out(context, workspace, &name, pipeline.as_ref(), request).await
     }
@@ -241,7 +243,7 @@ impl Purge {
             Diagnostic::error("bad-duration", format!("--older-than: {message}")).help("write a number and a unit, such as 90d")
         })?;
         let before = chrono::Duration::from_std(age).ok().and_then(|age| Utc::now().checked_sub_signed(age)).unwrap_or_default();
-        let name = name_of(&self.pipeline, workspace, context);
+        let name = name_of(&self.pipeline, workspace, context)?;
         let by = who(None, context);
         let cancel = context.signals.work("stopping; a second Ctrl-C ends at once");
         let purge = |dry_run: bool| mend::purge(workspace, &name, self.step.as_deref(), before, self.open, (&by, dry_run), cancel.clone());

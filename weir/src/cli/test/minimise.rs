@@ -36,8 +36,9 @@ impl Test {
             [one] => one.clone(),
             _ => return Err(Diagnostic::error("usage", "a run is of one pipeline, and several are named").into()),
         };
-        let path = project::find_pipeline(&argument, &workspace.project.root, &context.folder).map_err(|wrong| vec![wrong])?;
-        let pipeline = context.parse(&workspace.project, &path, &self.set.set)?;
+        let place = project::find_pipeline(&argument, &workspace.project.root, &context.folder).map_err(|wrong| vec![wrong])?;
+        let pipeline = context.parse(&workspace.project, &place, &self.set)?;
+        let own = pipeline.file.own();
         if pipeline.name.value != record.pipeline {
             let message = format!("run {} is of the pipeline \"{}\", not of \"{}\"", record.run, record.pipeline, pipeline.name.value);
             return Err(Failure::error("unknown-run", message)
@@ -64,14 +65,14 @@ impl Test {
             Progress::Smaller { .. } => {}
         };
         let found = minimise::minimise(&workspace, &history, &pipeline, &record, self.timeout, token.clone(), &mut tell).await?;
-        let text = appended(&pipeline.file.text, &found.test.to_toml(&found.remarks));
+        let text = appended(&own.text, &found.test.to_toml(&found.remarks));
         let what = "the smallest failing input cannot be said as a test";
-        Written { set: &self.set.set, what }.prove(&workspace, &pipeline, &found.test, &text, token).await?;
+        Written { set: &self.set, row: place.row.clone(), what }.prove(&workspace, &pipeline, &found.test, &text, token).await?;
         let test = found.test.to_toml(&found.remarks);
         if !self.dry_run {
-            project::replace(&path, &pipeline.file.text, &text)?;
+            project::replace(&place.path, &own.text, &text)?;
         }
-        let shown = project::shown(&path, &context.folder);
+        let shown = project::shown(&place.path, &context.folder);
         if context.global.json {
             context.answer_json(&json!({
                 "run": record.run,

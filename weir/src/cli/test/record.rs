@@ -10,7 +10,7 @@ use super::{
     written::{Written, appended},
 };
 use crate::{
-    project,
+    project::{self, Found},
     render::{
         error,
         number::{count, counted},
@@ -27,18 +27,22 @@ impl Test {
             [one] => Some(one.as_str()),
             _ => return Err(Diagnostic::error("usage", "a step is of one pipeline, and several are named").into()),
         };
-        let mut found: Vec<Pipeline> = match argument {
-            Some(argument) => vec![context.pipeline(&workspace, argument, &self.set.set)?],
+        let mut found: Vec<(Found, Pipeline)> = match argument {
+            Some(argument) => {
+                let place = project::find_pipeline(argument, &workspace.project.root, &context.folder).map_err(|wrong| vec![wrong])?;
+                let pipeline = context.parse(&workspace.project, &place, &self.set)?;
+                vec![(place, pipeline)]
+            }
             // Of a file that is wrong nobody knows whether it has the step.
             None => {
-                let paths = project::pipelines(&workspace.project.root);
-                paths.iter().filter_map(|path| context.parse(&workspace.project, path, &self.set.set).ok()).collect()
+                let places = project::pipelines(&workspace.project.root).into_iter().flat_map(|path| project::rows(&path));
+                places.filter_map(|place| context.parse(&workspace.project, &place, &self.set).ok().map(|one| (place, one))).collect()
             }
         };
         let of = |pipeline: &Pipeline| recordable(pipeline, step);
         if argument.is_none() {
-            let known: Vec<String> = found.iter().flat_map(steps).collect();
-            found.retain(|pipeline| of(pipeline).is_some());
+            let known: Vec<String> = found.iter().flat_map(|(_, pipeline)| steps(pipeline)).collect();
+            found.retain(|(_, pipeline)| of(pipeline).is_some());
             match found.as_slice() {
                 [_] => {}
                 [] => {
@@ -49,7 +53,7 @@ impl Test {
                         .into());
                 }
                 several => {
-                    let names: Vec<&str> = several.iter().map(|pipeline| pipeline.name.value.as_str()).collect();
+                    let names: Vec<&str> = several.iter().map(|(_, pipeline)| pipeline.name.value.as_str()).collect();
                     let message = format!("several pipelines have a step \"{step}\": {}", names.join(", "));
                     return Err(Diagnostic::error("ambiguous-pipeline", message)
                         .help(format!("name one: weir test {} --record {step}", names[0]))
@@ -57,7 +61,8 @@ impl Test {
                 }
             }
         }
-        let pipeline = found.remove(0);
+        let (place, pipeline) = found.remove(0);
+        let own = pipeline.file.own();
         let Some(of) = of(&pipeline) else {
             let known = steps(&pipeline);
             let missing = Diagnostic::error("unknown-step", format!("pipeline \"{}\" has no step \"{step}\"", pipeline.name.value));
@@ -68,14 +73,13 @@ impl Test {
         let rows = usize::try_from(self.rows).unwrap_or(usize::MAX);
         let made = record::record(&workspace, &pipeline, &of, rows, self.timeout, token.clone()).await?;
         let test = made.test.to_toml(&made.remarks);
-        let text = appended(&pipeline.file.text, &test);
+        let text = appended(&own.text, &test);
         let what = "the recorded rows cannot be said as a test";
-        Written { set: &self.set.set, what }.prove(&workspace, &pipeline, &made.test, &text, token).await?;
-        let path = pipeline.folder.join(std::path::Path::new(&pipeline.file.path).file_name().unwrap_or_default());
+        Written { set: &self.set, row: place.row.clone(), what }.prove(&workspace, &pipeline, &made.test, &text, token).await?;
         if !self.dry_run {
-            project::replace(&path, &pipeline.file.text, &text)?;
+            project::replace(&place.path, &own.text, &text)?;
         }
-        let shown = project::shown(&path, &context.folder);
+        let shown = project::shown(&place.path, &context.folder);
         if context.global.json {
             context.answer_json(&json!({
                 "pipeline": pipeline.name.value,

@@ -16,7 +16,7 @@ use super::{
     Test,
 };
 use crate::{
-    project,
+    project::{self, Found},
     render::{error, number::counted},
 };
 
@@ -37,7 +37,7 @@ type Stamp = Vec<(PathBuf, Option<SystemTime>, u64)>;
 struct Watched {
     /// The project's own file.
     project: PathBuf,
-    /// By pipeline file: it and the files that it names.
+    /// By pipeline file: it, its bases and the files that it names.
     files: BTreeMap<PathBuf, BTreeSet<PathBuf>>,
     /// How each looked when it was last read, or before.
     stamps: BTreeMap<PathBuf, Stamp>,
@@ -80,23 +80,26 @@ async fn round(test: &Test, context: &Context, watched: &mut Watched, due: Optio
     watched.note(watched.project.clone());
     let mut scope = test.scope(context)?;
     if test.pipelines.is_empty() {
-        watched.files.retain(|path, _| scope.paths.contains(path));
+        watched.files.retain(|path, _| scope.found.iter().any(|found| found.path == *path));
     }
-    let paths = std::mem::take(&mut scope.paths);
-    let is_due = |path: &PathBuf| match (due, watched.files.get(path)) {
+    let found = std::mem::take(&mut scope.found);
+    let is_due = |found: &Found| match (due, watched.files.get(&found.path)) {
         (Some(due), Some(files)) => files.iter().any(|file| due.contains(file)),
         _ => true,
     };
-    let paths: Vec<PathBuf> = paths.into_iter().filter(is_due).collect();
+    let found: Vec<Found> = found.into_iter().filter(is_due).collect();
     let mut parsed = Vec::new();
-    for path in &paths {
+    // The rows of a matrix stand in one file, one behind the other.
+    for rows in found.chunk_by(|a, b| a.path == b.path) {
+        let path = &rows[0].path;
         watched.note(path.clone());
-        let one = test.parsed(&scope, path, context);
-        watched.named(path, one.as_ref().ok());
-        parsed.push(one);
+        project::bases(path).into_iter().for_each(|base| watched.note(base));
+        let of_file: Vec<_> = rows.iter().map(|found| test.parsed(&scope, found, context)).collect();
+        watched.named(path, &of_file.iter().map(|one| one.as_ref().ok()).collect::<Vec<_>>());
+        parsed.extend(of_file);
     }
     watched.forget();
-    if paths.is_empty() && due.is_some() && scope.wrong.is_empty() {
+    if found.is_empty() && due.is_some() && scope.wrong.is_empty() {
         context.say("no test depends on it");
         return Ok(error::DONE);
     }
@@ -110,14 +113,16 @@ impl Watched {
         self.stamps.entry(path).or_insert_with_key(|path| stamp(path));
     }
 
-    /// Takes in the files that a pipeline names. Of one that is partly wrong, those that it named before still count.
-    fn named(&mut self, path: &Path, partial: Option<&Partial>) {
-        let mut files = match partial {
-            Some(partial) if partial.is_whole() => BTreeSet::new(),
-            _ => self.files.remove(path).unwrap_or_default(),
+    /// Takes in the files that the pipelines of a file name. Of what is partly wrong, those that it named before still count.
+    fn named(&mut self, path: &Path, pipelines: &[Option<&Partial>]) {
+        let mut files = if pipelines.iter().all(|partial| partial.is_some_and(Partial::is_whole)) {
+            BTreeSet::new()
+        } else {
+            self.files.remove(path).unwrap_or_default()
         };
         files.insert(path.to_path_buf());
-        files.extend(partial.into_iter().flat_map(|partial| named_by(&partial.pipeline)));
+        files.extend(project::bases(path));
+        files.extend(pipelines.iter().flatten().flat_map(|partial| named_by(&partial.pipeline)));
         files.iter().for_each(|file| self.note(file.clone()));
         self.files.insert(path.to_path_buf(), files);
     }

@@ -7,12 +7,14 @@ use weir_engine::{
 };
 use weir_pipelines::{Pipeline, SourceFile, Test};
 
-use super::super::context::Stop;
+use super::super::context::{Set, Stop};
 
 /// How a test is read back.
 pub(super) struct Written<'a> {
-    /// What `--set` says.
-    pub(super) set: &'a [(String, String)],
+    /// What `--set` and `--param` say.
+    pub(super) set: &'a Set,
+    /// The row of its matrix that the pipeline is.
+    pub(super) row: Option<String>,
     /// What is told where it does not pass.
     pub(super) what: &'a str,
 }
@@ -31,11 +33,13 @@ impl Written<'_> {
             let name = &pipeline.name.value;
             Failure::error("not-sayable", format!("{} of \"{name}\"", self.what)).detail(why).help("the file is as it was")
         };
-        let file = SourceFile::new(pipeline.file.path.clone(), text);
+        let mut files: Vec<_> = pipeline.file.parts().into_iter().map(|(_, file)| file).collect();
+        files[0] = SourceFile::new(pipeline.file.path.clone(), text);
+        let file = SourceFile::joined(&files);
         let connections: Vec<&str> = workspace.project.connections.keys().map(String::as_str).collect();
         let profiles: Vec<&str> = workspace.project.profiles.iter().map(String::as_str).collect();
         let vocabulary = weir_connectors::vocabulary(&connections, &profiles);
-        let parsed = weir_pipelines::parse(file, pipeline.folder.clone(), self.set, vocabulary);
+        let parsed = weir_pipelines::parse(file, pipeline.folder.clone(), self.set.changes(self.row.clone()), vocabulary);
         let parsed = parsed.map_err(|wrong| cannot(wrong.first().map(|one| one.message.clone()).unwrap_or_default()))?;
         let added = parsed.tests.last().filter(|test| test.name.value == made.name.value);
         let Some(added) = added else { return Err(cannot("it is not found again in the file".to_owned()).into()) };

@@ -1,0 +1,249 @@
+//! What is meant by `$name` in SQL: the parameters of a pipeline, known to the session that its steps are planned in. A query is planned with
+//! their exact types and then given their values, as literals of the plan; they are never part of a text.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, FieldRef};
+use chrono::{DateTime, NaiveDate};
+use datafusion::{
+    common::{
+        ParamValues,
+        tree_node::{Transformed, TreeNode},
+    },
+    error::Result as DfResult,
+    execution::{SessionState, context::SQLOptions},
+    logical_expr::{Expr, LogicalPlan, expr::Placeholder},
+    prelude::SessionContext,
+    scalar::ScalarValue,
+    sql::planner::{ParserOptions, PlannerContext, SqlToRel},
+};
+use weir_pipelines::{Param, ParamKind, ParamValue, SqlText};
+
+use crate::sql::Names;
+
+/// The parameters that have a value, each as SQL's own.
+#[derive(Debug, Default)]
+struct Params(Vec<(FieldRef, ScalarValue)>);
+
+/// Lets a session know a pipeline's parameters.
+pub fn set(session: &SessionContext, params: &[Param]) {
+    let known: Vec<_> = params.iter().filter_map(|param| Some((param, scalar(param.kind, param.value.as_ref()?)))).collect();
+    if known.is_empty() {
+        return;
+    }
+    let field = |param: &Param, value: &ScalarValue| Arc::new(Field::new(&param.name.value, value.data_type(), false));
+    let known = known.into_iter().map(|(param, value)| (field(param, &value), value)).collect();
+    session.state_ref().write().config_mut().set_extension(Arc::new(Params(known)));
+}
+
+fn scalar(kind: ParamKind, value: &ParamValue) -> ScalarValue {
+    match (kind, value) {
+        (_, ParamValue::Text(text)) => ScalarValue::Utf8(Some(text.clone())),
+        (_, ParamValue::Bigint(number)) => ScalarValue::Int64(Some(*number)),
+        (_, ParamValue::Double(number)) => ScalarValue::Float64(Some(*number)),
+        (ParamKind::Decimal { precision, .. }, ParamValue::Decimal { digits, scale }) => {
+            ScalarValue::Decimal128(Some(*digits), precision, i8::try_from(*scale).expect("at most 38"))
+        }
+        (_, ParamValue::Decimal { digits, scale }) => ScalarValue::Decimal128(Some(*digits), 38, i8::try_from(*scale).expect("at most 38")),
+        (_, ParamValue::Boolean(value)) => ScalarValue::Boolean(Some(*value)),
+        (_, ParamValue::Date(day)) => {
+            let days = day.signed_duration_since(NaiveDate::from(DateTime::UNIX_EPOCH.naive_utc())).num_days();
+            ScalarValue::Date32(Some(i32::try_from(days).expect("chrono has fewer days")))
+        }
+        (_, ParamValue::Timestamp(moment)) => ScalarValue::TimestampMicrosecond(Some(moment.and_utc().timestamp_micros()), None),
+        (_, ParamValue::Timestamptz(instant)) => ScalarValue::TimestampMicrosecond(Some(instant.timestamp_micros()), Some("UTC".into())),
+    }
+}
+
+fn known(state: &SessionState) -> Option<Arc<Params>> {
+    state.config().get_extension::<Params>()
+}
+
+/// What a query is planned in: the types of parameters.
+pub fn context(state: &SessionState) -> PlannerContext {
+    let types = known(state).map(|params| params.0.iter().map(|(field, _)| Some(field.clone())).collect());
+    PlannerContext::new().with_prepare_param_data_types(types.unwrap_or_default())
+}
+
+/// DataFusion calls a parameter by its position where it knows the type, else by its name.
+fn values(params: &Params) -> ParamValues {
+    let named = params.0.iter().map(|(field, value)| (field.name().clone(), value.clone()));
+    let placed = params.0.iter().enumerate().map(|(at, (_, value))| ((at + 1).to_string(), value.clone()));
+    named.chain(placed).collect::<Vec<_>>().into()
+}
+
+/// Gives a plan the values of parameters.
+pub fn bind(state: &SessionState, plan: LogicalPlan) -> DfResult<LogicalPlan> {
+    match known(state) {
+        Some(params) => plan.with_param_values(values(&params)),
+        None => Ok(plan),
+    }
+}
+
+/// Gives an expression the values of parameters.
+pub fn bind_expression(state: &SessionState, expr: Expr) -> DfResult<Expr> {
+    let Some(params) = known(state) else { return Ok(expr) };
+    let values = values(&params);
+    let bound = expr.transform_up(|part| match part {
+        Expr::Placeholder(Placeholder { id, .. }) => {
+            let (value, metadata) = values.get_placeholders_with_values(&id)?.into_inner();
+            Ok(Transformed::yes(Expr::Literal(value, metadata)))
+        }
+        part => Ok(Transformed::no(part)),
+    });
+    bound.map(|bound| bound.data)
+}
+
+/// Plans a query in a session that knows its tables.
+pub async fn query(session: &SessionContext, text: &SqlText) -> DfResult<(SessionState, LogicalPlan)> {
+    let state = session.state();
+    if known(&state).is_none() || text.placeholders().is_empty() {
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        return session.sql_with_options(&text.text, options).await.map(datafusion::prelude::DataFrame::into_parts);
+    }
+    let dialect = state.config_options().sql_parser.dialect;
+    let statement = state.sql_to_statement(&text.text, &dialect)?;
+    let tables = crate::sql::tables(session, &statement).await;
+    let datafusion::sql::parser::Statement::Statement(statement) = statement else {
+        return datafusion::common::plan_err!("only queries can be planned");
+    };
+    let names = Names::new(&state, tables);
+    let planner = SqlToRel::new_with_options(&names, ParserOptions::from(&state.config_options().sql_parser));
+    let plan = planner.sql_statement_to_plan_with_context(*statement, &mut context(&state))?;
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
+    let plan = bind(&state, plan)?;
+    Ok((state, plan))
+}
+
+/// Plans an expression over columns.
+pub fn expression(state: &SessionState, text: &SqlText, schema: &datafusion::common::DFSchema) -> DfResult<Expr> {
+    if known(state).is_none() || text.placeholders().is_empty() {
+        return state.create_logical_expr(&text.text, schema);
+    }
+    let parsed = state.sql_to_expr_with_alias(&text.text, &state.config_options().sql_parser.dialect)?;
+    let names = Names::new(state, Vec::new());
+    let planner = SqlToRel::new_with_options(&names, ParserOptions::from(&state.config_options().sql_parser));
+    bind_expression(state, planner.sql_to_expr_with_alias(parsed, schema, &mut context(state))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::prelude::DataFrame;
+    use weir_pipelines::{SourceFile, Spanned};
+
+    use super::*;
+    use crate::session::{Frugality, session};
+
+    fn param(name: &str, kind: ParamKind, value: ParamValue) -> Param {
+        Param { name: Spanned::new(name.to_owned(), 0..0), kind, value: Some(value), is_given: true }
+    }
+
+    async fn known_session() -> SessionContext {
+        let session = session(Arc::default(), 1, 8192, Frugality::Fast);
+        let table = "create table t as select 1 as a, 'x' as s, date '2013-01-01' as day, 2.5 as f, timestamp '2013-01-01T00:00:00Z' as ts";
+        session.sql(table).await.expect("plans").collect().await.expect("runs");
+        let day = NaiveDate::from_ymd_opt(2013, 1, 2).expect("a day");
+        let noon = day.and_hms_opt(12, 0, 0).expect("a time");
+        set(
+            &session,
+            &[
+                param("n", ParamKind::Bigint, ParamValue::Bigint(1)),
+                param("s", ParamKind::Text, ParamValue::Text("x' or 'a' = 'a".into())),
+                param("day", ParamKind::Date, ParamValue::Date(day)),
+                param("d", ParamKind::Decimal { precision: 10, scale: 2 }, ParamValue::Decimal { digits: 125, scale: 2 }),
+                param("b", ParamKind::Boolean, ParamValue::Boolean(true)),
+                param("f", ParamKind::Double, ParamValue::Double(0.5)),
+                param("ts", ParamKind::Timestamp, ParamValue::Timestamp(noon)),
+                param("tz", ParamKind::Timestamptz, ParamValue::Timestamptz(noon.and_utc())),
+            ],
+        );
+        session
+    }
+
+    fn text(sql: &str) -> SqlText {
+        SqlText::plain(SourceFile::new("q.sql", sql))
+    }
+
+    async fn answer(session: &SessionContext, sql: &str) -> String {
+        let (state, plan) = match query(session, &text(sql)).await {
+            Ok(planned) => planned,
+            Err(error) => return format!("not planned: {}", error.strip_backtrace()),
+        };
+        match DataFrame::new(state, plan).collect().await {
+            Ok(rows) => {
+                let mut out = Vec::new();
+                for batch in &rows {
+                    for column in batch.columns() {
+                        let shown = arrow::util::display::array_value_to_string(column, 0).unwrap_or_default();
+                        out.push(format!("{}: {shown}", crate::sql::sql_name(column.data_type())));
+                    }
+                }
+                out.join(", ")
+            }
+            Err(error) => format!("not run: {}", error.strip_backtrace()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_parameter_is_a_value_of_its_type_wherever_one_may_stand() {
+        let session = known_session().await;
+        for (sql, expected) in [
+            ("select $n as x", "bigint: 1"),
+            ("select $s as x", "text: x' or 'a' = 'a"),
+            ("select $day as x", "date: 2013-01-02"),
+            ("select $d as x", "decimal(10, 2): 1.25"),
+            ("select $b as x", "boolean: true"),
+            ("select $f as x", "double: 0.5"),
+            ("select $ts as x", "timestamp: 2013-01-02T12:00:00"),
+            ("select $tz as x", "timestamptz: 2013-01-02T12:00:00Z"),
+            ("select a from t where s = $s", ""),
+            ("select upper($s) as u from t", "text: X' OR 'A' = 'A"),
+            ("select a from t where day < $day and $b", "bigint: 1"),
+            ("select a + $n as b from t", "bigint: 2"),
+            ("select $n + a as b from t", "bigint: 2"),
+            ("select a from t limit $n", "bigint: 1"),
+            ("select a from t where a in ($n, 2)", "bigint: 1"),
+            ("select case when a = $n then $s else 'y' end as c from t", "text: x' or 'a' = 'a"),
+            ("select * from (values ($n)) as v(x)", "bigint: 1"),
+            ("select a from t union all select $n", "bigint: 1, bigint: 1"),
+            ("select date_trunc('month', $day) as m", "timestamp: 2013-01-01T00:00:00"),
+            ("select $day + interval '1 day' as m", "date: 2013-01-03"),
+            ("select a from t group by a having count(*) >= $n", "bigint: 1"),
+            ("select round(f, $n) as r from t", "double: 2.5"),
+            ("select substr($s, 1, 1) as x", "text: x"),
+            ("select coalesce(null, $n) as x", "bigint: 1"),
+            ("select $day - day as x from t", "bigint: 1"),
+            ("select extract(year from $day) as y", "int: 2013"),
+            ("select k + 1 as z from (select $n as k) u", "bigint: 2"),
+            ("with c as (select $n as k) select k + 1 as z from c", "bigint: 2"),
+            ("with recursive c(k) as (select $n union all select k + 1 from c where k < 3) select max(k) as m from c", "bigint: 3"),
+            ("select a from t where exists (select 1 from t u where u.a = $n)", "bigint: 1"),
+            ("select (select max(a) from t where a >= $n) as e", "bigint: 1"),
+            ("select a from t where a in (select a from t where a = $n)", "bigint: 1"),
+            ("select [$n, 2] as x", "bigint[]: [1, 2]"),
+            ("select -$n as x", "bigint: -1"),
+            ("select a between $n and 3 as x from t", "boolean: true"),
+            ("select cast($n as text) as x", "text: 1"),
+            ("select $n::double as x", "double: 1.0"),
+            ("select array_agg(a) filter (where a >= $n) as x from t", "bigint[]: [1]"),
+            ("select sum(a) over (order by a) + $n as s from t", "bigint: 2"),
+            ("select json_get($s, 'a') is null as x", "boolean: true"),
+            ("select max(a) as m from t group by $s", "bigint: 1"),
+            ("select count(*) as n from t join (select $n as k) u on u.k = t.a", "bigint: 1"),
+            ("select '$n' as x", "text: $n"),
+        ] {
+            assert_eq!(answer(&session, sql).await, expected, "{sql}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_expression_takes_parameters_too() {
+        let session = known_session().await;
+        let table = session.table("t").await.expect("is there");
+        for (sql, expected) in [("a >= $n and day < $day", 1), ("s = $s", 0), ("a in ($n, 2)", 1)] {
+            let expr = expression(&session.state(), &text(sql), table.schema()).expect("plans");
+            let rows = table.clone().filter(expr).expect("plans").count().await.expect("runs");
+            assert_eq!(rows, expected, "{sql}");
+        }
+    }
+}
