@@ -54,7 +54,10 @@ impl Contracts {
             Err(error) => {
                 let mut diagnostic = Diagnostic::error("contract", error.message.clone());
                 diagnostic = match error.offset {
-                    Some(offset) => diagnostic.at(&contract, offset..offset + 1, ""),
+                    Some(offset) => {
+                        let wide = contract.text.get(offset..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
+                        diagnostic.at(&contract, offset..offset + wide, "")
+                    }
                     None => diagnostic.at(file, path.span.clone(), "this contract"),
                 };
                 Err(vec![error.help.iter().fold(diagnostic, Diagnostic::help)])

@@ -4,7 +4,8 @@
 use sqlparser::{
     dialect::GenericDialect,
     keywords::Keyword,
-    tokenizer::{Token, TokenWithSpan, Tokenizer},
+    parser::Parser,
+    tokenizer::{Token, TokenWithSpan, Tokenizer, Word},
 };
 
 use crate::{
@@ -14,6 +15,10 @@ use crate::{
 
 /// How many operators may hang on one another. A stack of 8 MB holds three times as many.
 const OPERATORS_MAX: usize = 2000;
+/// How many of the words that are read twice may stand within one another before they are looked at by themselves.
+const TWICE_MAX: usize = 8;
+/// Those that are read twice where they are right: first for the form with words between the arguments, then for the one with commas.
+const CALLS: [Keyword; 2] = [Keyword::OVERLAY, Keyword::POSITION];
 
 impl SqlText {
     /// Refuses a text whose tree would be too deep to be walked.
@@ -38,7 +43,69 @@ impl SqlText {
                     .help("many alternatives are written column in (1, 2, 3), or joined from a source that holds them"));
             }
         }
-        Ok(())
+        self.check_read_twice()
+    }
+
+    /// Refuses a text that would be parsed for ever. Where `case`, `cast(`, `array[` and their kin do not parse, the parser reads them once more, as
+    /// names: each one within another doubles its work. Where many do, each is parsed here by itself, from the innermost, with a name for those within it.
+    fn check_read_twice(&self) -> Result<(), Diagnostic> {
+        let tokens = self.tokens();
+        let (mut open, mut twice, mut calls, mut deepest) = (Vec::new(), 0_usize, 0_usize, 0);
+        for at in 0..tokens.len() {
+            if let Some(is_twice) = opening(&tokens, at) {
+                let is_call = is_twice && at > 0 && CALLS.iter().any(|call| is(&tokens[at - 1].token, *call));
+                open.push((is_twice, is_call));
+                (twice, calls) = (twice + usize::from(is_twice), calls + usize::from(is_call));
+                deepest = deepest.max(twice);
+            } else if closes(&tokens[at].token) {
+                let (is_twice, is_call) = open.pop().unwrap_or_default();
+                (twice, calls) = (twice - usize::from(is_twice), calls - usize::from(is_call));
+            }
+            if calls > TWICE_MAX {
+                let message = format!("more than {TWICE_MAX} calls of position or overlay stand within one another");
+                return Err(Diagnostic::error("sql-too-deep", message)
+                    .at(&self.file, self.place_of(&tokens[at - 1]), "one too many")
+                    .help("make the inner ones a column of a step before"));
+            }
+        }
+        if deepest <= TWICE_MAX {
+            return Ok(());
+        }
+        // What is read so far, with a name in place of each whole group; where groups begin in it, and whether they are read twice.
+        let (mut read, mut open): (Vec<TokenWithSpan>, Vec<Option<usize>>) = (Vec::new(), Vec::new());
+        for at in 0..tokens.len() {
+            let token = &tokens[at];
+            if let Some(is_twice) = opening(&tokens, at) {
+                // `cast` stands before its parenthesis, and belongs to it.
+                let start = if is(&token.token, Keyword::CASE) { read.len() } else { read.len().saturating_sub(1) };
+                open.push(is_twice.then_some(start));
+            }
+            read.push(token.clone());
+            let Some(start) = closes(&token.token).then(|| open.pop().flatten()).flatten() else { continue };
+            let mut parser = Parser::new(&GenericDialect {}).with_tokens_with_locations(read[start..].to_vec());
+            let parsed = parser.parse_expr().and_then(|_| match parser.peek_token().token {
+                Token::EOF => Ok(()),
+                _ => parser.expected("the end of the expression", parser.peek_token()),
+            });
+            parsed.map_err(|error| self.syntax(&error))?;
+            let span = read[start].span;
+            read.truncate(start);
+            let name = Word { value: "x".into(), quote_style: None, keyword: Keyword::NoKeyword };
+            read.push(TokenWithSpan { token: Token::Word(name), span });
+        }
+        let unclosed: Vec<usize> = open.into_iter().flatten().collect();
+        match unclosed.get(TWICE_MAX) {
+            Some(start) => {
+                let message = "the SQL does not parse: what begins here never ends";
+                Err(Diagnostic::error("sql-syntax", message).at(&self.file, self.place_of(&read[*start]), ""))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn place_of(&self, token: &TokenWithSpan) -> Span {
+        let (start, end) = (token.span.start, token.span.end);
+        self.span_of_line_column(start.line, start.column, Some((end.line, end.column)))
     }
 
     /// The opening parenthesis that stands within most others.
@@ -63,6 +130,41 @@ impl SqlText {
     pub(crate) fn tokens(&self) -> Vec<TokenWithSpan> {
         let tokens = Tokenizer::new(&GenericDialect {}, &self.text).tokenize_with_location().unwrap_or_default();
         tokens.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF)).collect()
+    }
+}
+
+/// Whether a group opens at a token, and whether it is one of those that the parser may read twice.
+fn opening(tokens: &[TokenWithSpan], at: usize) -> Option<bool> {
+    let token = &tokens[at].token;
+    let word = at.checked_sub(1).and_then(|before| match &tokens[before].token {
+        Token::Word(word) if word.quote_style.is_none() => Some(word.keyword),
+        _ => None,
+    });
+    match token {
+        Token::LParen => Some(matches!(
+            word,
+            Some(
+                Keyword::ARRAY
+                    | Keyword::CAST
+                    | Keyword::CEIL
+                    | Keyword::CONVERT
+                    | Keyword::EXISTS
+                    | Keyword::EXTRACT
+                    | Keyword::FLOOR
+                    | Keyword::OVERLAY
+                    | Keyword::POSITION
+                    | Keyword::SAFE_CAST
+                    | Keyword::STRUCT
+                    | Keyword::SUBSTR
+                    | Keyword::SUBSTRING
+                    | Keyword::TRIM
+                    | Keyword::TRY_CAST
+                    | Keyword::TRY_CONVERT
+            )
+        )),
+        Token::LBracket => Some(word == Some(Keyword::ARRAY)),
+        Token::LBrace => Some(false),
+        token => is(token, Keyword::CASE).then_some(true),
     }
 }
 

@@ -139,9 +139,13 @@ pub struct Diagnostic {
 pub type Diagnostics = Vec<Diagnostic>;
 
 impl Diagnostic {
-    /// Starts an error.
+    /// Starts an error. Line breaks in the message, which are those of names, are written as escapes.
     pub fn error(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, severity: Severity::Error, message: message.into(), file: None, labels: vec![], help: vec![] }
+        let mut message: String = message.into();
+        if message.contains(['\n', '\r']) {
+            message = message.replace('\n', "\\n").replace('\r', "\\r");
+        }
+        Self { code, severity: Severity::Error, message, file: None, labels: vec![], help: vec![] }
     }
 
     /// Starts a warning.

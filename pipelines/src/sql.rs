@@ -229,7 +229,7 @@ impl SqlText {
     }
 
     /// A syntax error, at the place that its message ends with: " at Line: 2, Column: 7".
-    fn syntax(&self, error: &ParserError) -> Diagnostic {
+    pub(crate) fn syntax(&self, error: &ParserError) -> Diagnostic {
         let message = match error {
             ParserError::TokenizerError(message) | ParserError::ParserError(message) => message.as_str(),
             ParserError::RecursionLimitExceeded => "the SQL is nested too deeply",

@@ -181,3 +181,31 @@ proptest! {
         let _ = (elsewhere.relations(), elsewhere.span_of_line_column(span as u64, 3, Some((1, 1))));
     }
 }
+
+#[test]
+fn what_the_parser_would_read_for_ever_is_answered_at_once() {
+    // Each of these takes the parser twice as long for each level; forty of them, years.
+    for (open, inner, close) in [
+        ("case when true then ", "case 1 true then 1 end", " end"),
+        ("case when true then ", "1 1", " end"),
+        ("cast(", "1 as", " as int)"),
+        ("array[", "1 2", "]"),
+        ("substring(", "1 2", " from 1)"),
+        ("case when cast(array[", "1 2", "] as int) then 1 end"),
+    ] {
+        for (deep, is_closed) in [(20, true), (40, true), (40, false)] {
+            let close = if is_closed { close.repeat(deep) } else { String::new() };
+            let query = format!("select {}{inner}{close}", open.repeat(deep));
+            let mistake = mistakes(&query);
+            assert!(mistake.starts_with("error[sql-syntax]: the SQL does not parse: "), "{query}\n{mistake}");
+        }
+    }
+    let deep = |open: &str, close: &str| format!("select {}1{}", open.repeat(20), close.repeat(20));
+    for right in [deep("case when true then ", " end"), deep("cast(", " as int)"), deep("array[", "]"), deep("abs(", ")")] {
+        assert_eq!(names(&right), [""; 0], "{right}");
+    }
+    assert_eq!(
+        mistakes(&format!("select {}1{}", "position(".repeat(9), ", 'a')".repeat(9))),
+        "error[sql-too-deep]: more than 8 calls of position or overlay stand within one another\n  2:80 \"position\": one too many\n  = help: make the inner ones a column of a step before\n"
+    );
+}

@@ -11,6 +11,7 @@ mod editors;
 mod exactly_once;
 mod flights;
 mod format;
+mod fuzz;
 mod invalid;
 mod lake;
 mod large;
