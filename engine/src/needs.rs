@@ -133,7 +133,8 @@ mod tests {
         let pipeline = weir_pipelines::parse(SourceFile::new("p", pipeline), folder.path().to_path_buf(), &[], vocabulary);
         let pipeline = pipeline.expect("is right");
         let environment = HashMap::from([("AWS_REGION".to_owned(), "hunter2".to_owned()), ("HOME".to_owned(), "h".to_owned())]);
-        let mut workspace = Workspace::new(project, environment, Machine { memory_bytes: 1 << 30, cpus: 1 }, || chrono::DateTime::UNIX_EPOCH);
+        let mut workspace =
+            Workspace::new(project, environment, Machine { memory_bytes: 1 << 30, cpus: 1 }, || chrono::DateTime::UNIX_EPOCH);
         workspace.lake = "s3://bucket/lake".to_owned();
         let context = workspace.dry_context("p").expect("a context");
         let draft = plan::draft(&pipeline, &context, Purpose::Plan, Frugality::Fast, &Inputs::default()).await;

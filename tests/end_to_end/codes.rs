@@ -9,8 +9,13 @@ use crate::{
 };
 
 /// Words with a hyphen that are no codes.
-const OTHERS: [&str; 12] = [
+const OTHERS: [&str; 17] = [
     "date-time",
+    "date-time-local",
+    "idn-email",
+    "idn-hostname",
+    "iri-reference",
+    "uri-reference",
     "utf-8",
     "utf-16",
     "utf-16le",

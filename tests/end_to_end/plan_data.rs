@@ -143,7 +143,8 @@ fn a_plan_shows_exactly_the_rows_that_sql_shows() {
         assert!(!found[1].is_empty() && !found[2].is_empty(), "{sink}: the test compares nothing");
         let told: Vec<u64> = shown["columns"].as_array().unwrap().iter().map(|column| column["changed"].as_u64().unwrap()).collect();
         assert_eq!(told, counts, "{sink}: {columns:?}");
-        assert!(told.iter().any(|count| *count > 0) && told.contains(&0), "{sink}: {told:?}");
+        // Every daily number of some day differs; of the flights, most columns are as they were.
+        assert!(told.iter().any(|count| *count > 0) && (sink != "lake" || told.contains(&0)), "{sink}: {told:?}");
         let rows = |table: &str| project.value(&format!("select count(*) from {table}"));
         assert_eq!((shown["rows_before"].to_string(), shown["rows_now"].to_string()), (rows(&before), rows(&now)));
     }

@@ -17,7 +17,7 @@ fn person(row: usize) -> Value {
         "ssn": 700_000_000 + row,
         "born": format!("19{:02}-{:02}-{:02}", 30 + row % 40, row % 12 + 1, row % 28 + 1),
         "seen": format!("2019-03-{:02}T{:02}:{:02}:07Z", row % 28 + 1, row % 24, row % 60),
-        "home": { "street": format!("Hauptstr. {row:05}"), "zip": 80_000 + row },
+        "home": { "street": format!("Hauptstr. {row:05}"), "zip": 8_000_000 + row },
         "aka": [format!("zq{row:05}"), format!("the {row:05}th")],
         "pay": format!("{}.25", 3_000 + row),
         "ip": format!("10.{}.{}.7", row / 256, row % 256),
