@@ -52,7 +52,7 @@ pub fn format(file: &Arc<SourceFile>) -> Result<String, Diagnostics> {
     Ok(format!("{bom}{formatted}"))
 }
 
-/// Where a pipeline's SQL stands, in order: its queries, filters and expectations, but not what a server is asked in its own words.
+/// Where a pipeline's SQL stands, in order: its queries, filters and expectations, and what tests give, but not what a server is asked in its own words.
 fn sql_strings(root: &DeTable<'_>) -> Vec<Span> {
     let mut found: Vec<&Spanned<DeValue<'_>>> = Vec::new();
     let transforms = root.get("transform").and_then(|steps| steps.get_ref().as_table());
@@ -64,6 +64,12 @@ fn sql_strings(root: &DeTable<'_>) -> Vec<Span> {
     for one in expectations.into_iter().flatten().filter_map(|one| one.get_ref().as_table()) {
         found.extend(one.get("sql"));
         found.extend(one.get("change").and_then(|change| change.get_ref().as_table()).and_then(|change| change.get("of")));
+    }
+    let tests = root.get("test").and_then(|list| list.get_ref().as_array());
+    for one in tests.into_iter().flatten().filter_map(|one| one.get_ref().as_table()) {
+        let given = one.get("given").and_then(|given| given.get_ref().as_table());
+        let given = given.into_iter().flat_map(|given| given.values()).filter_map(|given| given.get_ref().as_table());
+        found.extend(given.filter_map(|given| given.get("sql")));
     }
     let mut spans: Vec<Span> = found.into_iter().filter(|value| value.get_ref().is_str()).map(Spanned::span).collect();
     spans.sort_by_key(|span| span.start);

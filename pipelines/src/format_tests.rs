@@ -34,6 +34,12 @@ fn keys_and_headers_have_their_spaces() {
 }
 
 #[test]
+fn the_sql_that_tests_give_is_laid_out() {
+    let text = "[[test]]\nname = \"t\"\ngiven.a = { sql = \"SELECT  1  AS id\" }\ngiven.b = [{ sql = \"SELECT  1\" }]\n[test.expect]\na = [{ sql = \"SELECT  1\" }]\n";
+    assert_eq!(formatted(text), text.replace("\"SELECT  1  AS id\"", "\"select 1 as id\""), "a column called sql is a column");
+}
+
+#[test]
 fn lists_have_their_spaces() {
     assert_eq!(formatted("a=[ 1,2 ,3, ]\nb={x=1 ,y = [ ]}\nc=[ ]\nd={ }\n"), "a = [1, 2, 3]\nb = { x = 1, y = [] }\nc = []\nd = {}\n");
 }
@@ -151,6 +157,10 @@ fn values(text: &str) -> Option<String> {
             ("expect", toml::Value::Array(list)) => {
                 let settings = list.iter_mut().filter_map(|one| one.as_table_mut()).flat_map(|one| one.iter_mut());
                 found.extend(settings.filter(|(key, _)| *key == "sql").map(|(_, value)| value));
+            }
+            ("test", toml::Value::Array(list)) => {
+                let given = list.iter_mut().filter_map(|one| one.get_mut("given")?.as_table_mut()).flat_map(|given| given.iter_mut());
+                found.extend(given.filter_map(|(_, given)| given.as_table_mut()?.get_mut("sql")));
             }
             _ => {}
         }
