@@ -50,6 +50,7 @@ impl SqlText {
     /// names: each one within another doubles its work. Where many do, each is parsed here by itself, from the innermost, with a name for those within it.
     fn check_read_twice(&self) -> Result<(), Diagnostic> {
         let tokens = self.tokens();
+        self.check_dotted(&tokens)?;
         let (mut open, mut twice, mut calls, mut deepest) = (Vec::new(), 0_usize, 0_usize, 0);
         for at in 0..tokens.len() {
             if let Some(is_twice) = opening(&tokens, at) {
@@ -101,6 +102,27 @@ impl SqlText {
             }
             None => Ok(()),
         }
+    }
+
+    /// Refuses a long dotted name that breaks off, which the parser reads twice for each of its parts.
+    fn check_dotted(&self, tokens: &[TokenWithSpan]) -> Result<(), Diagnostic> {
+        let mut parts = 0;
+        for (at, token) in tokens.iter().enumerate() {
+            let next = tokens.get(at + 1).map(|next| &next.token);
+            match token.token {
+                Token::Word(_) | Token::DoubleQuotedString(_) if next == Some(&Token::Period) => parts += 1,
+                Token::Period if parts > TWICE_MAX => {
+                    if !matches!(next, Some(Token::Word(_) | Token::DoubleQuotedString(_) | Token::Mul)) {
+                        let found = next.map_or_else(|| "the end of the SQL".to_owned(), ToString::to_string);
+                        let message = format!("the SQL does not parse: expected a name after the point, found {found}");
+                        return Err(Diagnostic::error("sql-syntax", message).at(&self.file, self.place_of(token), ""));
+                    }
+                }
+                Token::Period => {}
+                _ => parts = 0,
+            }
+        }
+        Ok(())
     }
 
     fn place_of(&self, token: &TokenWithSpan) -> Span {

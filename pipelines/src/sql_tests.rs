@@ -200,6 +200,11 @@ fn what_the_parser_would_read_for_ever_is_answered_at_once() {
             assert!(mistake.starts_with("error[sql-syntax]: the SQL does not parse: "), "{query}\n{mistake}");
         }
     }
+    for broken in [format!("select {}.a", "a.".repeat(40)), format!("select {}(", "a.".repeat(40)), format!("select {}", "a.".repeat(40))] {
+        let mistake = mistakes(&broken);
+        assert!(mistake.starts_with("error[sql-syntax]: the SQL does not parse: expected a name after the point, found "), "{mistake}");
+    }
+    assert_eq!(names(&format!("select {}a", "a.".repeat(40))), [""; 0]);
     let deep = |open: &str, close: &str| format!("select {}1{}", open.repeat(20), close.repeat(20));
     for right in [deep("case when true then ", " end"), deep("cast(", " as int)"), deep("array[", "]"), deep("abs(", ")")] {
         assert_eq!(names(&right), [""; 0], "{right}");
