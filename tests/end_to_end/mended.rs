@@ -160,7 +160,8 @@ fn killed_anywhere(databases: bool, share: usize) {
     chain.check("a fix that nobody disturbed");
     // A log of SQLite is written in many pieces that mean something together, at the fsync.
     let calls: Vec<Call> = calls.into_iter().filter(|call| call.name != "pwrite").collect();
-    assert!(calls.len() > 30, "{calls:?}");
+    // How many there are hangs on how often SQLite and spilling come to write: thirty to thirty-five.
+    assert!(calls.len() > 20, "{calls:?}");
     let step = if long() { 1 } else { calls.len().div_ceil(share).max(1) };
     let begin = (random.share() * step as f64) as usize;
     let (mut killed, mut tried) = (0, 0);
