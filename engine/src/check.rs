@@ -171,20 +171,6 @@ pub struct Written {
     pub place: Span,
 }
 
-impl Outcome {
-    /// What was checked, or why it would not run.
-    pub fn whole(self) -> Result<Checked> {
-        match self.checked {
-            Some(checked) => Ok(Checked { warnings: self.diagnostics, ..checked }),
-            None => {
-                let errors = self.diagnostics.iter().filter(|one| one.severity == Severity::Error).count();
-                let is_all = errors == self.outside.len();
-                Err(self.outside.into_iter().next().filter(|_| is_all).unwrap_or(Failure::Diagnostics(self.diagnostics)))
-            }
-        }
-    }
-}
-
 /// Checks the pipelines of a project. What they share is opened once.
 #[derive(Debug)]
 pub struct Checker {
@@ -263,7 +249,7 @@ impl Checker {
             sinks,
             changes,
             needs,
-            warnings: Vec::new(),
+            warnings: all.clone(),
         });
         Ok(Outcome { checked, diagnostics: all, destinations, outside: failures })
     }

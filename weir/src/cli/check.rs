@@ -67,20 +67,13 @@ pub struct Outcome {
     pub diagnostics: Diagnostics,
     /// The failures of systems outside among them.
     pub outside: Vec<Failure>,
+    /// The files are wrong; else some system outside failed; else all is well.
+    pub exit_code: u8,
 }
 
 impl Outcome {
     fn errors(&self) -> usize {
         self.diagnostics.iter().filter(|one| one.severity == Severity::Error).count()
-    }
-
-    /// The files are wrong; else some system outside failed; else all is well.
-    fn exit_code(&self) -> u8 {
-        if self.errors() > self.outside.len() {
-            return error::WRONG;
-        }
-        // Trying again later helps only where that is all there is to do.
-        self.outside.iter().map(error::exit_code).min().unwrap_or(error::DONE)
     }
 
     /// What several pipelines say of one contract in the same words is said once.
@@ -115,14 +108,14 @@ impl Check {
                 outcome.checked.iter().flat_map(proved).for_each(|line| context.say(&line));
             }
             if self.sarif {
-                context.answer_json(&sarif::to_sarif(&outcome.diagnostics, &context.folder, outcome.exit_code()))?;
-                return Ok(outcome.exit_code());
+                context.answer_json(&sarif::to_sarif(&outcome.diagnostics, &context.folder, outcome.exit_code))?;
+                return Ok(outcome.exit_code);
             }
             for checked in &outcome.checked {
                 context.answer(&format!("{}: {}\n", checked.pipeline, context.out.green(&describe(checked))))?;
             }
         }
-        Ok(outcome.exit_code())
+        Ok(outcome.exit_code)
     }
 
     async fn checked(&self, context: &Context) -> Result<Outcome, Stop> {
@@ -180,6 +173,8 @@ impl Check {
             }
             outcome.diagnostics.extend(found);
         }
+        // Of what is said once, each counts.
+        outcome.exit_code = error::exit_code_of(&outcome.diagnostics, &outcome.outside);
         outcome.sort();
         Ok(outcome)
     }

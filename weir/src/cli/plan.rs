@@ -57,10 +57,21 @@ impl Plan {
         let workspace = context.workspace(Some(&self.pipeline))?;
         let found = project::find_pipelines(&self.pipeline, &workspace.project.root, &context.folder)?;
         let checker = Checker::new(workspace).await?;
-        let mut all = Vec::new();
+        let (mut all, mut told, mut outside) = (Vec::new(), Diagnostics::new(), Vec::new());
         for found in &found {
             let partial = parse_partial(&checker.workspace.project, found, &context.folder, &self.set)?;
-            all.push(checker.check(partial, Depth::Destinations).await?.whole()?);
+            let outcome = checker.check(partial, Depth::Destinations).await?;
+            all.extend(outcome.checked);
+            told.extend(outcome.diagnostics);
+            outside.extend(outcome.outside);
+        }
+        let code = error::exit_code_of(&told, &outside);
+        // What the rows of a matrix share is said once.
+        let mut once = Diagnostics::new();
+        add_new(&mut once, told);
+        if all.len() < found.len() {
+            context.show(&once.into());
+            return Ok(code);
         }
         if context.global.json {
             match all.as_slice() {
@@ -69,9 +80,7 @@ impl Plan {
             }
             return Ok(error::DONE);
         }
-        let mut warnings = Diagnostics::new();
-        all.iter().for_each(|checked| add_new(&mut warnings, checked.warnings.clone()));
-        context.warn(&warnings);
+        context.warn(&once);
         let shown: Vec<String> = all.iter().map(|checked| render(checked, self.logical, context.out)).collect();
         context.answer(&shown.join("\n"))?;
         Ok(error::DONE)

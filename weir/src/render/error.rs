@@ -28,6 +28,15 @@ pub fn exit_code(failure: &Failure) -> u8 {
     }
 }
 
+/// The exit code of a check that found this, some of it failures of systems outside.
+pub fn exit_code_of(found: &[Diagnostic], outside: &[Failure]) -> u8 {
+    if found.iter().filter(|one| one.severity == Severity::Error).count() > outside.len() {
+        return WRONG;
+    }
+    // Trying again later helps only where that is all there is to do.
+    outside.iter().map(exit_code).min().unwrap_or(DONE)
+}
+
 /// Draws a failure; ends in a line break.
 pub fn render(failure: &Failure, style: Style) -> String {
     match failure {
