@@ -42,6 +42,7 @@ pub mod survey;
 pub mod test;
 pub mod transforms;
 pub mod trial;
+pub mod unjudged;
 pub mod workspace;
 pub mod written;
 

@@ -26,7 +26,8 @@ impl SqlText {
         let mut levels = vec![Level::default()];
         // What the levels around the current one come to.
         let mut around = 0;
-        for token in self.tokens() {
+        let tokens = self.tokens();
+        for token in &tokens {
             if opens(&token.token) {
                 around += levels.last().map_or(0, Level::depth) + 1;
                 levels.push(Level::default());
@@ -43,17 +44,16 @@ impl SqlText {
                     .help("many alternatives are written column in (1, 2, 3), or joined from a source that holds them"));
             }
         }
-        self.check_read_twice()
+        self.check_read_twice(&tokens)
     }
 
     /// Refuses a text that would be parsed for ever. Where `case`, `cast(`, `array[` and their kin do not parse, the parser reads them once more, as
     /// names: each one within another doubles its work. Where many do, each is parsed here by itself, from the innermost, with a name for those within it.
-    fn check_read_twice(&self) -> Result<(), Diagnostic> {
-        let tokens = self.tokens();
-        self.check_dotted(&tokens)?;
+    fn check_read_twice(&self, tokens: &[TokenWithSpan]) -> Result<(), Diagnostic> {
+        self.check_dotted(tokens)?;
         let (mut open, mut twice, mut calls, mut deepest) = (Vec::new(), 0_usize, 0_usize, 0);
         for at in 0..tokens.len() {
-            if let Some(is_twice) = opening(&tokens, at) {
+            if let Some(is_twice) = opening(tokens, at) {
                 let is_call = is_twice && at > 0 && CALLS.iter().any(|call| is(&tokens[at - 1].token, *call));
                 open.push((is_twice, is_call));
                 (twice, calls) = (twice + usize::from(is_twice), calls + usize::from(is_call));
@@ -76,7 +76,7 @@ impl SqlText {
         let (mut read, mut open): (Vec<TokenWithSpan>, Vec<Option<usize>>) = (Vec::new(), Vec::new());
         for at in 0..tokens.len() {
             let token = &tokens[at];
-            if let Some(is_twice) = opening(&tokens, at) {
+            if let Some(is_twice) = opening(tokens, at) {
                 // `cast` stands before its parenthesis, and belongs to it.
                 let start = if is(&token.token, Keyword::CASE) { read.len() } else { read.len().saturating_sub(1) };
                 open.push(is_twice.then_some(start));

@@ -10,7 +10,6 @@ use arrow::{
     datatypes::SchemaRef,
     row::{RowConverter, SortField},
 };
-use datafusion::physical_plan::execute_stream;
 use futures::StreamExt;
 use serde::Serialize;
 use weir_connectors::{Coordinates, Purpose, RunContext, incremental::fingerprint};
@@ -19,11 +18,12 @@ use weir_pipelines::{OnInvalid, Pipeline, Source};
 use crate::{
     changes::facets,
     contracts::Contracts,
-    error::{Failure, Result},
+    error::Result,
     plan::{self, Frugality, Inputs},
     run::explain_step,
     spill::{SpillWriter, Spilled},
-    step::{self, Input},
+    step,
+    unjudged::{self, Wanted},
 };
 
 /// The rows of one source.
@@ -73,35 +73,11 @@ pub async fn capture(
     let flow = plan::plan(&part, context, Purpose::Run, Frugality::Fast, &inputs).await?;
     let mut captured = HashMap::new();
     for planned in &flow.steps {
-        let Input::Provider(table) = &planned.step.input else { continue };
+        let Some(rows) = unjudged::read(planned, &flow.session, context, Wanted { rows: None, places: true }).await? else { continue };
         let name = &planned.step.name;
-        let failed = |error| explain_step(&step::mark(name, error));
-        // All that is done to the rows before their contract is part of reading them.
-        let checks = &planned.step.checks[..planned.step.checks.len() - usize::from(planned.contract.is_some())];
-        let schema = checks.last().map_or_else(|| table.schema(), |check| check.schema());
-        let frame = flow.session.read_table(table.clone()).map_err(failed)?;
-        let plan = frame.create_physical_plan().await.map_err(failed)?;
-        let mut rows = execute_stream(plan, flow.session.task_ctx()).map_err(failed)?;
-        let mut writer = SpillWriter::create(&context.runtime, &schema, "the input of two versions").map_err(failed)?;
-        loop {
-            let batch = tokio::select! {
-                biased;
-                () = context.cancel.cancelled() => return Err(Failure::Interrupted),
-                batch = rows.next() => batch,
-            };
-            let Some(batch) = batch else { break };
-            let mut batch = batch.map_err(failed)?;
-            for check in checks {
-                let (good, rejects) = check.apply(batch).map_err(failed)?;
-                planned.step.rejects.reject(rejects)?;
-                batch = good;
-            }
-            writer.write(&batch).map_err(failed)?;
-        }
-        let rows = writer.finish().map_err(failed)?;
         let read = rows.rows();
         let rows = match sample.filter(|sample| *sample < read) {
-            Some(sample) => sampled(&rows, sample, context).await.map_err(failed)?,
+            Some(sample) => sampled(&rows, sample, context).await.map_err(|error| explain_step(&step::mark(name, error)))?,
             None => rows,
         };
         captured.insert(name.clone(), Captured { rows, read, unreadable: planned.desk.rejected() });

@@ -2,20 +2,16 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use datafusion::physical_plan::execute_stream;
-use futures::StreamExt;
-use weir_connectors::{Coordinates, Purpose, RunContext};
+use weir_connectors::{Purpose, RunContext};
 use weir_pipelines::{OnInvalid, Pipeline};
 
 use super::search::Input;
 use crate::{
-    error::{Failure, Result},
+    error::Result,
     history::History,
     plan::{self, Frugality, Inputs},
-    run::explain_step,
-    spill::SpillWriter,
-    step::Input as StepInput,
     trial,
+    unjudged::{self, Wanted},
 };
 
 /// How much of the sources is read.
@@ -50,45 +46,11 @@ pub(crate) async fn read(
     }
     let flow = plan::plan(&part, context, Purpose::Run, Frugality::Fast, &inputs).await?;
     let (mut input, mut unreadable) = (Input::new(), BTreeMap::new());
+    let wanted = Wanted { rows: if let Extent::Rows(most) = extent { most } else { None }, places: false };
     for planned in &flow.steps {
-        let StepInput::Provider(table) = &planned.step.input else { continue };
-        let name = &planned.step.name;
-        let failed = |error| explain_step(&crate::step::mark(name, error));
-        // All that is done to the rows before their contract is part of reading them.
-        let checks = &planned.step.checks[..planned.step.checks.len() - usize::from(planned.contract.is_some())];
-        let schema = checks.last().map_or_else(|| table.schema(), |check| check.schema());
-        let mut columns = schema.fields().len();
-        // With a contract, the rows carry their places.
-        if part.sources.iter().any(|source| source.name.value == *name && source.rules.contract.is_some()) {
-            columns -= Coordinates::fields().len();
-        }
-        let kept: Vec<usize> = (0..columns).collect();
-        let mut frame = flow.session.read_table(table.clone()).map_err(failed)?;
-        if let Extent::Rows(Some(most)) = extent {
-            frame = frame.limit(0, Some(usize::try_from(most).unwrap_or(usize::MAX))).map_err(failed)?;
-        }
-        let rows = frame.create_physical_plan().await.map_err(failed)?;
-        let mut rows = execute_stream(rows, flow.session.task_ctx()).map_err(failed)?;
-        let schema = Arc::new(schema.project(&kept).expect("the columns are there"));
-        let mut writer = SpillWriter::create(&context.runtime, &schema, "the input of a failed run").map_err(failed)?;
-        loop {
-            let batch = tokio::select! {
-                biased;
-                () = context.cancel.cancelled() => return Err(Failure::Interrupted),
-                batch = rows.next() => batch,
-            };
-            let Some(batch) = batch else { break };
-            let mut batch = batch.map_err(failed)?;
-            for check in checks {
-                let (good, rejects) = check.apply(batch).map_err(failed)?;
-                planned.step.rejects.reject(rejects)?;
-                batch = good;
-            }
-            let batch = batch.project(&kept).map_err(|error| failed(error.into()))?;
-            writer.write(&batch).map_err(failed)?;
-        }
-        input.insert(name.clone(), writer.finish().map_err(failed)?);
-        unreadable.insert(name.clone(), planned.desk.rejected());
+        let Some(rows) = unjudged::read(planned, &flow.session, context, wanted).await? else { continue };
+        input.insert(planned.step.name.clone(), rows);
+        unreadable.insert(planned.step.name.clone(), planned.desk.rejected());
     }
     Ok((input, unreadable))
 }
