@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt::Debug,
+    fmt::{self, Debug},
     path::PathBuf,
     sync::{
         Arc,
@@ -11,12 +11,30 @@ use std::{
 };
 
 use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use datafusion::execution::runtime_env::RuntimeEnv;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use weir_pipelines::{Incremental, Mode, OnSchemaChange};
 
 use crate::{connections::Connections, error::Result};
+
+/// The stretch of time that a run is for: `start` belongs to it, `end` does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Interval {
+    /// Where it begins.
+    pub start: DateTime<Utc>,
+    /// Where the next one begins: later than `start`.
+    pub end: DateTime<Utc>,
+}
+
+impl fmt::Display for Interval {
+    /// `START/END`, each as RFC 3339 in UTC.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+        write!(f, "{}/{}", text(self.start), text(self.end))
+    }
+}
 
 /// What one run shares.
 #[derive(Debug, Clone)]
@@ -29,6 +47,8 @@ pub struct RunContext {
     pub state: String,
     /// When the run started; SQL's `now()` is this instant.
     pub started_at: DateTime<Utc>,
+    /// The stretch of time that it is for; none where nothing was said of one.
+    pub interval: Option<Interval>,
     /// The project's folder.
     pub root: PathBuf,
     /// `.weir`, absolute.

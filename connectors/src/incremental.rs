@@ -1,5 +1,5 @@
-//! Reading by a cursor column: where to start, which rows have been loaded before, and what is remembered. How a server is asked
-//! is the connector's; the cursor store is the engine's.
+//! Reading what is new: by a cursor column, or by the interval of a run (`interval.rs`). Of a cursor: where to start, which rows have been
+//! loaded before, and what is remembered. How a server is asked is the connector's; the cursor store is the engine's.
 //!
 //! Every published run leaves the **position**, the greatest cursor value it read. The next run asks for all rows from `position - lag`
 //! on, that value included, and drops those that were loaded before. They are known by a **fingerprint** of the
@@ -16,7 +16,7 @@
 //!
 //! Cursors are integers, decimals of up to 38 digits, dates and timestamps. Floats round, and the order of text hangs on a collation: both are refused.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use arrow::{
     array::{
@@ -36,14 +36,17 @@ use serde::{Deserialize, Serialize};
 use weir_pipelines::Incremental;
 
 use crate::{
-    context::Advance,
+    context::{Advance, SourceContext},
     error::{Error, Result},
+    pushdown::{Comparison, Filter},
 };
 
 pub mod fingerprint;
+pub mod interval;
 mod value;
 
 use fingerprint::{Fingerprint, Fingerprints};
+use interval::IntervalReader;
 
 /// Under this key the position is remembered, as JSON.
 const POSITION_KEY: &str = "cursor";
@@ -71,6 +74,88 @@ struct Position {
     since: Option<i128>,
     /// The columns whose values are in the fingerprints, each with its type.
     identity: Vec<(String, String)>,
+}
+
+/// Which rows of a table a run reads, where not all. Shared by the run's streams.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a source has one")]
+pub enum Reach {
+    /// Those that are new to a cursor.
+    Cursor(CursorReader),
+    /// Those of the interval that the run is for.
+    Interval(IntervalReader),
+}
+
+impl Reach {
+    /// What a step's `incremental` asks of rows of this schema; none where all are read. Fails as [`CursorReader::new`] and
+    /// [`IntervalReader::new`] do.
+    pub fn of(cx: &SourceContext, schema: &Schema) -> Result<Option<Self>> {
+        Ok(match &cx.incremental {
+            None => None,
+            Some(Incremental::Interval { column }) => Some(Self::Interval(IntervalReader::new(column, schema, cx.run.interval)?)),
+            Some(incremental) => Some(Self::Cursor(CursorReader::new(incremental, schema, &cx.seen)?)),
+        })
+    }
+
+    /// The columns that [`Reach::pass`] needs in every batch, whatever else is projected.
+    pub fn needs(&self) -> Vec<&str> {
+        match self {
+            Self::Cursor(cursor) => cursor.needs().collect(),
+            Self::Interval(interval) => vec![interval.column()],
+        }
+    }
+
+    /// Ask for rows for which this holds; none: ask for all. A row whose column is null is asked for too, so that it is found rather than
+    /// missed. A limit must not be sent to the server.
+    pub fn asks(&self) -> Option<Filter> {
+        match self {
+            Self::Cursor(cursor) => {
+                let column = cursor.column().to_owned();
+                let reached = Filter::Compare { column: column.clone(), op: Comparison::GtEq, value: cursor.lower()? };
+                Some(Filter::Or(vec![reached, Filter::IsNull(column)]))
+            }
+            Self::Interval(interval) => interval.asks(),
+        }
+    }
+
+    /// Takes out the rows that are not to be read, which do not count as read. Fails with Blame::User at a null. May be called by several
+    /// streams at once.
+    pub fn pass(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        match self {
+            Self::Cursor(cursor) => cursor.pass(batch),
+            Self::Interval(interval) => interval.pass(batch),
+        }
+    }
+
+    /// Says that all rows of all streams have passed.
+    pub fn finish(&self) -> Result<()> {
+        match self {
+            Self::Cursor(cursor) => cursor.finish(),
+            Self::Interval(_) => Ok(()),
+        }
+    }
+
+    /// Where a cursor goes on.
+    pub fn from(&self) -> Option<crate::extent::From> {
+        match self {
+            Self::Cursor(cursor) => Some(crate::extent::From::of(cursor)),
+            Self::Interval(_) => None,
+        }
+    }
+
+    /// What is remembered of it once the run has published: of an interval, nothing.
+    pub fn advance(self: &Arc<Self>) -> Option<Arc<dyn Advance>> {
+        matches!(**self, Self::Cursor(_)).then(|| Arc::clone(self) as Arc<dyn Advance>)
+    }
+}
+
+impl Advance for Reach {
+    fn entries(&self) -> BTreeMap<String, String> {
+        match self {
+            Self::Cursor(cursor) => cursor.entries(),
+            Self::Interval(_) => BTreeMap::new(),
+        }
+    }
 }
 
 /// One run's reading by a cursor. Shared by the run's streams.

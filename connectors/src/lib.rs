@@ -38,9 +38,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use weir_pipelines::{Diagnostics, Settings, Vocabulary};
 
 pub use connections::Connections;
-pub use context::{Advance, Coordinates, Purpose, Reject, Rejects, RunContext, SinkContext, SourceContext};
+pub use context::{Advance, Coordinates, Interval, Purpose, Reject, Rejects, RunContext, SinkContext, SourceContext};
 pub use error::{Blame, Error, Result, Retry};
 pub use extent::Extent;
+pub use file::list::{FoundFile, list as list_files};
 
 /// A kind's settings struct: what a person writes under the kind's key. Its field docs are the reference.
 pub trait Config: DeserializeOwned + schemars::JsonSchema {

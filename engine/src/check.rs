@@ -183,13 +183,26 @@ pub struct Checker {
     pub follow_on: Vec<&'static str>,
     /// No system outside is asked: what is known of it from before stands in its place.
     pub offline: bool,
+    /// That the state cannot be reached, where it is on a server.
+    pub doubts: Diagnostics,
 }
 
 impl Checker {
-    /// Opens what checks share. Writes nothing.
-    pub async fn new(workspace: Workspace) -> Result<Self> {
-        let history = workspace.existing_history().await?;
-        Ok(Self { workspace, history, unusable: Vec::new(), follow_on: Vec::new(), offline: false })
+    /// Opens what checks share. Writes nothing. With `offline` no system outside is asked, a state on a server among them.
+    pub async fn new(workspace: Workspace, offline: bool) -> Result<Self> {
+        let mut doubts = Diagnostics::new();
+        let is_outside = workspace.project.state.is_some();
+        let history = if is_outside && offline { Ok(None) } else { workspace.existing_history().await };
+        let history = match history {
+            // Files can be checked all the same.
+            Err(failure) if is_outside => {
+                let message = format!("the state cannot be asked what sources remember: {}", failure.sentence());
+                doubts.push(Diagnostic::warning("state-unreachable", message).help("the check goes on as if nothing had run yet"));
+                None
+            }
+            history => history?,
+        };
+        Ok(Self { workspace, history, unusable: Vec::new(), follow_on: Vec::new(), offline, doubts })
     }
 
     /// Checks a pipeline, as far as it could be read, without running it. Fails where the state of the project cannot be read.
@@ -220,6 +233,8 @@ impl Checker {
             sinks.push(checked_sink(sink, &flow, depth, &known, &mut all, &mut outside).await);
         }
         if depth == Depth::Files {
+            let schedule = pipeline.schedule.iter();
+            all.extend(schedule.flat_map(|schedule| schedule.odd_days(&pipeline.file, context.started_at.date_naive())));
             let (wrong, of_tests) = test::check::check(&pipeline, &flow.steps, &context, &inputs, &all, is_whole).await;
             all.extend(wrong);
             outside.extend(of_tests);

@@ -160,8 +160,13 @@ impl Published {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::{Place, Start};
 
     const TEXT: &str = "weir = 1\nname = \"p\"\n[source.a.file]\npath = \"a.csv\"\n[sink.z]\nfrom = \"a\"\nlake.table = \"x.y\"\n";
+
+    fn start(run: &str) -> Start<'_> {
+        Start { run, pipeline: "p", started_at: "2026-01-01T00:00:00Z", lane: 0, task: None, interval: None }
+    }
 
     fn definition() -> Definition {
         let pipeline = weir_pipelines::parse(
@@ -198,13 +203,13 @@ mod tests {
             history::{Cursors, RunStatus},
         };
         let folder = tempfile::tempdir().expect("a folder");
-        let history = History::open(&folder.path().join("state.db"), "one").await.expect("opens");
+        let history = History::open(&Place::File(folder.path().join("state.db")), "one").await.expect("opens");
         let definition = definition();
         let pipeline = definition.pipeline("p", Path::new(".")).expect("parses");
         assert!(matches!(Published::of(Some(&history), &pipeline).await, Ok(Published::Never)));
         for run in ["r1", "r2"] {
             let summary = Summary { run: run.into(), pipeline: "p".into(), ..Summary::default() };
-            history.begin(run, "p", "2026-01-01T00:00:00Z").await.expect("begins");
+            history.begin(start(run)).await.expect("begins");
             history.decide(run, RunStatus::Publishing, &[], &Cursors::default(), Some(&definition), &summary).await.expect("decides");
             let Ok(published) = Published::of(Some(&history), &pipeline).await else { panic!("it fails") };
             assert!(run == "r2" || matches!(published, Published::Never), "a decision is not a publish");
@@ -222,11 +227,11 @@ mod tests {
             history::{Cursors, RunStatus},
         };
         let folder = tempfile::tempdir().expect("a folder");
-        let history = History::open(&folder.path().join("state.db"), "one").await.expect("opens");
+        let history = History::open(&Place::File(folder.path().join("state.db")), "one").await.expect("opens");
         let pipeline = definition().pipeline("p", Path::new(".")).expect("parses");
         let publish = async |run: &str, definition: Option<&Definition>, mends: Option<Mends>| {
             let summary = Summary { run: run.into(), pipeline: "p".into(), mends, ..Summary::default() };
-            history.begin(run, "p", "2026-01-01T00:00:00Z").await.expect("begins");
+            history.begin(start(run)).await.expect("begins");
             history.decide(run, RunStatus::Publishing, &[], &Cursors::default(), definition, &summary).await.expect("decides");
             history.finish(run, "2026-01-01T00:00:01Z", &summary).await.expect("finishes");
             Published::of(Some(&history), &pipeline).await.expect("reads")

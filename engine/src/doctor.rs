@@ -8,7 +8,7 @@ use weir_connectors::{CONNECTIONS, Leftover, RunContext};
 
 use crate::{
     error::{Failure, Result},
-    history::{LoadRecord, RunRecord, RunStatus},
+    history::{History, LoadRecord, RunRecord, RunStatus},
     workspace::Workspace,
 };
 
@@ -84,7 +84,7 @@ pub async fn look(workspace: &Workspace) -> Result<Findings> {
     let context = workspace.dry_context("doctor")?;
     let mut runs = Vec::new();
     for (record, loads) in history.unfinished(None).await? {
-        runs.push(explain(workspace, &record, &loads));
+        runs.push(explain(workspace, &history, &record, &loads).await);
     }
     let mut connections = Vec::new();
     let mut staged: Vec<(String, Leftover)> = Vec::new();
@@ -128,8 +128,14 @@ async fn probe(name: &str, kind: &str, context: &Arc<RunContext>) -> (Connection
     (finding, staged)
 }
 
-fn explain(workspace: &Workspace, record: &RunRecord, loads: &[LoadRecord]) -> RunFinding {
-    let alive = matches!(workspace.lock(&record.pipeline), Err(Failure::Error(error)) if error.code == "already-running");
+async fn explain(workspace: &Workspace, history: &History, record: &RunRecord, loads: &[LoadRecord]) -> RunFinding {
+    let alive = match workspace.lane(history, &record.pipeline, record.lane).await {
+        Ok(lane) => {
+            lane.release().await;
+            false
+        }
+        Err(failure) => matches!(failure, Failure::Error(error) if error.code == "already-running"),
+    };
     let list = |published: bool| {
         let names: Vec<&str> = loads.iter().filter(|load| load.published == published).map(|load| load.sink.as_str()).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }

@@ -119,6 +119,15 @@ impl Failure {
         }
         self
     }
+
+    /// Says whether the same may succeed later.
+    #[must_use]
+    pub fn retry(mut self, retry: Retry) -> Self {
+        if let Failure::Error(error) = &mut self {
+            error.retry = retry;
+        }
+        self
+    }
 }
 
 impl From<Diagnostic> for Failure {

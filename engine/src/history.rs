@@ -1,21 +1,19 @@
-//! What is remembered between runs, in SQLite at `.weir/state.db`: runs and their decisions, loads that wait to be published,
-//! cursors. A decision is one transaction here; everything after it can be rolled forward by any later process.
+//! What is remembered between runs: runs and their decisions, loads that wait to be published, cursors; and what is to be run. It is kept
+//! in SQLite at `.weir/state.db`, or in Postgres where several servers share it. A decision is one transaction here; everything after it can be
+//! rolled forward by any later process.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::Path,
     str::FromStr,
-    time::Duration,
+    sync::Arc,
 };
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::{
-    Row, SqlitePool,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
-};
-use weir_connectors::Blame;
+use sqlx::{Any, Row, Transaction, any::AnyRow};
+use weir_connectors::{Blame, Retry};
 use weir_pipelines::Pipeline;
 
 use crate::{
@@ -24,12 +22,42 @@ use crate::{
     error::{Failure, Result},
 };
 
+pub mod backfills;
+pub mod lanes;
+pub mod servers;
+mod store;
+pub mod tasks;
+pub mod tokens;
+pub mod transfer;
+
+use store::{Store, failed};
+
+pub use store::{Hidden, Place};
+
 /// The state database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct History {
-    pool: SqlitePool,
+    store: Store,
     /// Names this state among others that write the same destinations; made once.
     pub id: String,
+    /// What a writer has to hold still; none where a file lock sees to it, and for what no run writes.
+    fence: Option<Arc<Fence>>,
+}
+
+/// A lane as one process has it in a shared state. Whoever gets it later has a greater number, and this one may write no more.
+#[derive(Debug, PartialEq, Eq)]
+struct Fence {
+    pipeline: String,
+    lane: u32,
+    number: i64,
+}
+
+/// An interval of time, half-open: from an instant on, up to another one.
+pub type Span = (DateTime<Utc>, DateTime<Utc>);
+
+/// An instant as it is kept: RFC 3339, UTC, milliseconds; in the order of time as texts too.
+pub fn stamp(instant: DateTime<Utc>) -> String {
+    instant.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// Where a run stands.
@@ -98,6 +126,34 @@ pub struct RunRecord {
     pub step: Option<String>,
     /// What it did; from the decision on.
     pub summary: Option<Summary>,
+    /// The lane it is in: runs of one lane never overlap.
+    pub lane: u32,
+    /// The task that it is a try of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// Where its interval begins: RFC 3339, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval_start: Option<String>,
+    /// Where its interval ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval_end: Option<String>,
+}
+
+/// What is noted of a run that starts.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// Its id.
+    pub run: &'a str,
+    /// The pipeline's name.
+    pub pipeline: &'a str,
+    /// RFC 3339, UTC.
+    pub started_at: &'a str,
+    /// The lane it is in.
+    pub lane: u32,
+    /// The task that it is a try of.
+    pub task: Option<&'a str>,
+    /// The interval that it is for.
+    pub interval: Option<Span>,
 }
 
 /// One load of a run, as recorded for whoever finishes it.
@@ -133,101 +189,76 @@ pub struct Cursors {
     pub anew: bool,
 }
 
-/// Each entry takes the database from one version to the next, and stamps it.
-const MIGRATIONS: &[(&str, &str)] = &[
-    (
-        "
-    create table state (id text not null);
-    create table runs (
-        run text primary key, pipeline text not null, status text not null,
-        started_at text not null, finished_at text, error text, summary text
-    );
-    create index runs_by_pipeline on runs (pipeline, run);
-    create table loads (
-        run text not null, sink text not null, kind text not null, state text not null, published integer not null default 0,
-        primary key (run, sink)
-    );
-    create table run_cursors (run text not null, source text not null, key text not null, value text not null);
-    create table cursors (
-        pipeline text not null, source text not null, key text not null, value text not null,
-        primary key (pipeline, source, key)
-    );
-",
-        "pragma user_version = 1",
-    ),
-    ("create table run_forgets (run text not null, source text not null)", "pragma user_version = 2"),
-    ("alter table runs add column code text; alter table runs add column step text", "pragma user_version = 3"),
-    // What ran, once for as many runs as ran it.
-    (
-        "create table definitions (hash text primary key, text text not null); alter table runs add column definition text",
-        "pragma user_version = 4",
-    ),
-];
-
-fn failed(error: sqlx::Error) -> Failure {
-    Failure::error("state", format!("the run history cannot be used: {error}"))
-        .blame(Blame::System)
-        .help("it is the SQLite file state.db in the project's .weir folder; look whether the disk is full or read-only")
-}
-
 impl History {
-    /// Opens the database at `path`, making it and bringing it to this version's form where needed. `id` names a new one.
-    pub async fn open(path: &Path, id: &str) -> Result<Self> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(30));
-        let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await.map_err(failed)?;
-        let mut tx = pool.begin_with("begin immediate").await.map_err(failed)?;
-        let version: i64 = sqlx::query_scalar("pragma user_version").fetch_one(&mut *tx).await.map_err(failed)?;
-        let version = usize::try_from(version).unwrap_or(usize::MAX);
-        if version > MIGRATIONS.len() {
-            return Err(Failure::error("state", format!("the run history was written by a newer Weir (its form is {version})"))
-                .help("use that version, or another .weir folder"));
-        }
-        for (at, (migration, stamp)) in MIGRATIONS.iter().enumerate().skip(version) {
-            sqlx::raw_sql(*migration).execute(&mut *tx).await.map_err(failed)?;
-            if at == 0 {
-                sqlx::query("insert into state values (?)").bind(id).execute(&mut *tx).await.map_err(failed)?;
+    /// Opens the state, making it and bringing it to this version's form where needed. `id` names a new one.
+    pub async fn open(place: &Place, id: &str) -> Result<Self> {
+        let (store, id) = Store::open(place, id).await?;
+        Ok(Self { store, id, fence: None })
+    }
+
+    /// Whether several servers may share it.
+    pub fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
+    /// How many connections to the state are open, and how many of them are idle.
+    pub fn connections(&self) -> (u32, u32) {
+        self.store.connections()
+    }
+
+    /// Starts a transaction of a run. Fails where the run's lane has gone to another process.
+    async fn write(&self) -> Result<Transaction<'static, Any>> {
+        let mut tx = self.store.begin().await?;
+        if let Some(fence) = &self.fence {
+            let held = self.store.sql("select 1 from locks where pipeline = $1 and lane = $2 and fence = $3 FOR_UPDATE");
+            let held = sqlx::query(held).bind(&fence.pipeline).bind(i64::from(fence.lane)).bind(fence.number);
+            if held.fetch_optional(&mut *tx).await.map_err(failed)?.is_none() {
+                return Err(lanes::lost());
             }
-            sqlx::raw_sql(*stamp).execute(&mut *tx).await.map_err(failed)?;
         }
-        tx.commit().await.map_err(failed)?;
-        let id = sqlx::query_scalar("select id from state").fetch_one(&pool).await.map_err(failed)?;
-        Ok(Self { pool, id })
+        Ok(tx)
     }
 
     /// Notes that a run has started.
-    pub async fn begin(&self, run: &str, pipeline: &str, started_at: &str) -> Result<()> {
-        sqlx::query("insert into runs (run, pipeline, status, started_at) values (?, ?, 'running', ?)")
-            .bind(run)
-            .bind(pipeline)
-            .bind(started_at)
-            .execute(&self.pool)
-            .await
-            .map_err(failed)?;
-        Ok(())
+    pub async fn begin(&self, start: Start<'_>) -> Result<()> {
+        let mut tx = self.write().await?;
+        if let Some(task) = start.task {
+            // It may have been given to somebody else while this process was not heard of.
+            let claimed = self.store.sql("select 1 from tasks where id = $1 and run = $2 and status = 'running' FOR_UPDATE");
+            let claimed = sqlx::query(claimed).bind(task).bind(start.run).fetch_optional(&mut *tx).await.map_err(failed)?;
+            if claimed.is_none() {
+                return Err(Failure::error("task-lost", "another process runs this task by now").blame(Blame::System).retry(Retry::Later));
+            }
+        }
+        sqlx::query(
+            "insert into runs (run, pipeline, status, started_at, lane, task, interval_start, interval_end)
+             values ($1, $2, 'running', $3, $4, $5, $6, $7)",
+        )
+        .bind(start.run)
+        .bind(start.pipeline)
+        .bind(start.started_at)
+        .bind(i64::from(start.lane))
+        .bind(start.task)
+        .bind(start.interval.map(|(from, _)| stamp(from)))
+        .bind(start.interval.map(|(_, to)| stamp(to)))
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+        tx.commit().await.map_err(failed)
     }
 
     /// Notes where a load stages, before its first row is written.
     pub async fn stage(&self, run: &str, load: &LoadRecord) -> Result<()> {
-        sqlx::query("insert or replace into loads (run, sink, kind, state, published) values (?, ?, ?, ?, 0)")
-            .bind(run)
-            .bind(&load.sink)
-            .bind(&load.kind)
-            .bind(load.state.to_string())
-            .execute(&self.pool)
-            .await
-            .map_err(failed)?;
-        Ok(())
+        let mut tx = self.write().await?;
+        keep_load(run, load, &mut tx).await?;
+        tx.commit().await.map_err(failed)
     }
 
     /// Forgets a run's loads: they have been discarded.
     pub async fn unstage(&self, run: &str) -> Result<()> {
-        sqlx::query("delete from loads where run = ?").bind(run).execute(&self.pool).await.map_err(failed)?;
-        Ok(())
+        let mut tx = self.write().await?;
+        sqlx::query("delete from loads where run = $1").bind(run).execute(&mut *tx).await.map_err(failed)?;
+        tx.commit().await.map_err(failed)
     }
 
     /// Records everything that publishing needs, in one transaction. With `Publishing` this is the decision: from here on the run
@@ -242,25 +273,18 @@ impl History {
         definition: Option<&Definition>,
         summary: &Summary,
     ) -> Result<()> {
-        let mut tx = self.pool.begin_with("begin immediate").await.map_err(failed)?;
+        let mut tx = self.write().await?;
         for load in loads {
-            sqlx::query("insert or replace into loads (run, sink, kind, state, published) values (?, ?, ?, ?, 0)")
-                .bind(run)
-                .bind(&load.sink)
-                .bind(&load.kind)
-                .bind(load.state.to_string())
-                .execute(&mut *tx)
-                .await
-                .map_err(failed)?;
+            keep_load(run, load, &mut tx).await?;
         }
         forget_cursors(run, &mut tx).await?;
         for (source, entries) in &cursors.sources {
             if cursors.anew {
-                let sql = "insert into run_forgets (run, source) values (?, ?)";
+                let sql = "insert into run_forgets (run, source) values ($1, $2)";
                 sqlx::query(sql).bind(run).bind(source).execute(&mut *tx).await.map_err(failed)?;
             }
             for (key, value) in entries {
-                sqlx::query("insert into run_cursors (run, source, key, value) values (?, ?, ?, ?)")
+                sqlx::query("insert into run_cursors (run, source, key, value) values ($1, $2, $3, $4)")
                     .bind(run)
                     .bind(source)
                     .bind(key)
@@ -272,10 +296,10 @@ impl History {
         }
         let definition = definition.map(Definition::to_text);
         if let Some((hash, text)) = &definition {
-            let sql = "insert into definitions (hash, text) values (?, ?) on conflict (hash) do nothing";
+            let sql = "insert into definitions (hash, text) values ($1, $2) on conflict (hash) do nothing";
             sqlx::query(sql).bind(hash).bind(text).execute(&mut *tx).await.map_err(failed)?;
         }
-        sqlx::query("update runs set status = ?, summary = ?, definition = ? where run = ?")
+        sqlx::query("update runs set status = $1, summary = $2, definition = $3 where run = $4")
             .bind(status.as_str())
             .bind(to_text(summary))
             .bind(definition.map(|(hash, _)| hash))
@@ -286,74 +310,96 @@ impl History {
         tx.commit().await.map_err(failed)
     }
 
+    /// Where a run stands by now, once no transaction of an earlier statement is under way any more: what became of a commit whose answer was lost.
+    pub async fn settled_status(&self, run: &str) -> Result<RunStatus> {
+        let mut tx = self.store.begin().await?;
+        let question = self.store.sql("select status from runs where run = $1 FOR_UPDATE");
+        let status: String = sqlx::query_scalar(question).bind(run).fetch_one(&mut *tx).await.map_err(failed)?;
+        tx.rollback().await.map_err(failed)?;
+        word(&status)
+    }
+
     /// Notes that the load of `sink` has published, and that the run is decided by it.
     pub async fn decided(&self, run: &str, sink: &str) -> Result<()> {
-        let mut tx = self.pool.begin_with("begin immediate").await.map_err(failed)?;
-        sqlx::query("update loads set published = 1 where run = ? and sink = ?")
+        let mut tx = self.write().await?;
+        sqlx::query("update loads set published = 1 where run = $1 and sink = $2")
             .bind(run)
             .bind(sink)
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
-        sqlx::query("update runs set status = 'publishing' where run = ?").bind(run).execute(&mut *tx).await.map_err(failed)?;
+        sqlx::query("update runs set status = 'publishing' where run = $1").bind(run).execute(&mut *tx).await.map_err(failed)?;
         tx.commit().await.map_err(failed)
     }
 
     /// Notes that one load has published.
     pub async fn published(&self, run: &str, sink: &str) -> Result<()> {
-        sqlx::query("update loads set published = 1 where run = ? and sink = ?")
+        let mut tx = self.write().await?;
+        sqlx::query("update loads set published = 1 where run = $1 and sink = $2")
             .bind(run)
             .bind(sink)
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await
             .map_err(failed)?;
-        Ok(())
+        tx.commit().await.map_err(failed)
     }
 
     /// Ends a run that every destination has: cursors move, loads are forgotten.
     pub async fn finish(&self, run: &str, finished_at: &str, summary: &Summary) -> Result<()> {
-        let mut tx = self.pool.begin_with("begin immediate").await.map_err(failed)?;
+        let mut tx = self.write().await?;
         sqlx::query(
             "delete from cursors where (pipeline, source) in
-             (select runs.pipeline, source from run_forgets join runs using (run) where run = ?)",
+             (select runs.pipeline, source from run_forgets join runs using (run) where run = $1)",
         )
         .bind(run)
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
         sqlx::query(
-            "insert or replace into cursors (pipeline, source, key, value)
-             select runs.pipeline, source, key, value from run_cursors join runs using (run) where run = ?",
+            "insert into cursors (pipeline, source, key, value)
+             select runs.pipeline, source, key, value from run_cursors join runs using (run) where run = $1
+             on conflict (pipeline, source, key) do update set value = excluded.value",
         )
         .bind(run)
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
         forget_cursors(run, &mut tx).await?;
-        sqlx::query("delete from loads where run = ?").bind(run).execute(&mut *tx).await.map_err(failed)?;
-        sqlx::query("update runs set status = 'published', finished_at = ?, summary = ? where run = ?")
+        sqlx::query("delete from loads where run = $1").bind(run).execute(&mut *tx).await.map_err(failed)?;
+        sqlx::query("update runs set status = 'published', finished_at = $1, summary = $2 where run = $3")
             .bind(finished_at)
             .bind(to_text(summary))
             .bind(run)
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
+        // Whoever finishes the run, its task is done: it is never tried again.
+        sqlx::query(
+            "update tasks set status = 'published', run = $1, reason = null, attempts = attempts + 1, updated_at = $2
+             where id = (select task from runs where run = $1)",
+        )
+        .bind(run)
+        .bind(finished_at)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
         tx.commit().await.map_err(failed)
     }
 
     /// Notes the code of the error that a run fails with, and the step it arose in.
     pub async fn note_cause(&self, run: &str, code: &str, step: Option<&str>) -> Result<()> {
-        let sql = "update runs set code = ?, step = ? where run = ?";
-        sqlx::query(sql).bind(code).bind(step).bind(run).execute(&self.pool).await.map_err(failed)?;
-        Ok(())
+        let mut tx = self.write().await?;
+        let sql = "update runs set code = $1, step = $2 where run = $3";
+        sqlx::query(sql).bind(code).bind(step).bind(run).execute(&mut *tx).await.map_err(failed)?;
+        tx.commit().await.map_err(failed)
     }
 
     /// Ends a run that will not be in every destination: what it staged is gone or given up, its cursors with it.
     pub async fn end(&self, run: &str, status: RunStatus, finished_at: &str, error: Option<&str>) -> Result<()> {
-        let mut tx = self.pool.begin_with("begin immediate").await.map_err(failed)?;
-        sqlx::query("delete from loads where run = ?").bind(run).execute(&mut *tx).await.map_err(failed)?;
+        let mut tx = self.write().await?;
+        sqlx::query("delete from loads where run = $1").bind(run).execute(&mut *tx).await.map_err(failed)?;
         forget_cursors(run, &mut tx).await?;
-        sqlx::query("update runs set status = ?, finished_at = ?, error = ? where run = ?")
+        sqlx::query("update runs set status = $1, finished_at = $2, error = $3 where run = $4")
             .bind(status.as_str())
             .bind(finished_at)
             .bind(error)
@@ -364,11 +410,12 @@ impl History {
         tx.commit().await.map_err(failed)
     }
 
-    /// Runs that a process left unfinished or is still at, oldest first, each with its loads; of one pipeline, or of all.
-    pub async fn unfinished(&self, pipeline: Option<&str>) -> Result<Vec<(RunRecord, Vec<LoadRecord>)>> {
-        let unfinished =
-            "select * from runs where (?1 is null or pipeline = ?1) and status in ('running', 'deciding', 'publishing') order by run";
-        let rows = sqlx::query(unfinished).bind(pipeline).fetch_all(&self.pool).await.map_err(failed)?;
+    /// Runs that a process left unfinished or is still at, oldest first, each with its loads; of one lane of a pipeline, or of all.
+    pub async fn unfinished(&self, lane: Option<(&str, u32)>) -> Result<Vec<(RunRecord, Vec<LoadRecord>)>> {
+        let unfinished = "select * from runs where ($1 is null or (pipeline = $1 and lane = $2))
+             and status in ('running', 'deciding', 'publishing') order by run";
+        let (pipeline, lane) = (lane.map(|(pipeline, _)| pipeline), lane.map_or(0, |(_, lane)| lane));
+        let rows = sqlx::query(unfinished).bind(pipeline).bind(i64::from(lane)).fetch_all(self.store.pool()).await.map_err(failed)?;
         let mut unfinished = Vec::with_capacity(rows.len());
         for row in rows {
             let record = record(&row)?;
@@ -380,12 +427,12 @@ impl History {
 
     /// A run's loads that are not forgotten yet.
     pub async fn loads(&self, run: &str) -> Result<Vec<LoadRecord>> {
-        let rows = sqlx::query("select sink, kind, state, published from loads where run = ? order by sink")
+        let rows = sqlx::query("select sink, kind, state, published from loads where run = $1 order by sink")
             .bind(run)
-            .fetch_all(&self.pool)
+            .fetch_all(self.store.pool())
             .await
             .map_err(failed)?;
-        let load = |row: &SqliteRow| {
+        let load = |row: &AnyRow| {
             Ok(LoadRecord {
                 sink: row.try_get("sink").map_err(failed)?,
                 kind: row.try_get("kind").map_err(failed)?,
@@ -398,10 +445,10 @@ impl History {
 
     /// What published runs of a pipeline's source remember.
     pub async fn cursors(&self, pipeline: &str, source: &str) -> Result<BTreeMap<String, String>> {
-        let rows = sqlx::query("select key, value from cursors where pipeline = ? and source = ?")
+        let rows = sqlx::query("select key, value from cursors where pipeline = $1 and source = $2")
             .bind(pipeline)
             .bind(source)
-            .fetch_all(&self.pool)
+            .fetch_all(self.store.pool())
             .await
             .map_err(failed)?;
         rows.iter().map(|row| Ok((row.try_get("key").map_err(failed)?, row.try_get("value").map_err(failed)?))).collect()
@@ -418,20 +465,37 @@ impl History {
 
     /// The latest runs, newest first.
     pub async fn runs(&self, pipeline: Option<&str>, limit: u32) -> Result<Vec<RunRecord>> {
-        let rows = sqlx::query("select * from runs where ?1 is null or pipeline = ?1 order by run desc limit ?2")
+        let rows = sqlx::query("select * from runs where $1 is null or pipeline = $1 order by run desc limit $2")
             .bind(pipeline)
-            .bind(limit)
-            .fetch_all(&self.pool)
+            .bind(i64::from(limit))
+            .fetch_all(self.store.pool())
             .await
             .map_err(failed)?;
         rows.iter().map(record).collect()
     }
 
+    /// The last run of each pipeline that has published, or has failed and is not tried again.
+    pub async fn last_ended(&self) -> Result<Vec<RunRecord>> {
+        let sql = "select * from runs where run in (
+                 select max(runs.run) from runs left join tasks on tasks.id = runs.task
+                 where runs.status = 'published' or (runs.status = 'failed' and (runs.task is null or tasks.status = 'failed'))
+                 group by runs.pipeline
+             )";
+        let rows = sqlx::query(sql).fetch_all(self.store.pool()).await.map_err(failed)?;
+        rows.iter().map(record).collect()
+    }
+
+    /// Asks whether the state answers.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query("select id from state").fetch_one(self.store.pool()).await.map_err(failed)?;
+        Ok(())
+    }
+
     /// What the latest published runs of a pipeline did, newest first.
     pub async fn published_summaries(&self, pipeline: &str, limit: u32) -> Result<Vec<Summary>> {
         let published =
-            "select summary from runs where pipeline = ? and status = 'published' and summary is not null order by run desc limit ?";
-        let rows = sqlx::query(published).bind(pipeline).bind(limit).fetch_all(&self.pool).await.map_err(failed)?;
+            "select summary from runs where pipeline = $1 and status = 'published' and summary is not null order by run desc limit $2";
+        let rows = sqlx::query(published).bind(pipeline).bind(i64::from(limit)).fetch_all(self.store.pool()).await.map_err(failed)?;
         rows.iter().map(|row| from_text(row.try_get("summary").map_err(failed)?)).collect()
     }
 
@@ -439,8 +503,8 @@ impl History {
     /// did not keep it yet. A run that mended rows does not count: it made no more than a part.
     pub async fn published_definition(&self, pipeline: &str) -> Result<Option<PublishedText>> {
         let sql = "select run, started_at, summary, text from runs left join definitions on hash = definition
-                   where pipeline = ? and status = 'published' order by run desc";
-        let mut rows = sqlx::query(sql).bind(pipeline).fetch(&self.pool);
+                   where pipeline = $1 and status = 'published' order by run desc";
+        let mut rows = sqlx::query(sql).bind(pipeline).fetch(self.store.pool());
         while let Some(row) = rows.try_next().await.map_err(failed)? {
             let definition: Option<String> = row.try_get("text").map_err(failed)?;
             let summary: Option<String> = row.try_get("summary").map_err(failed)?;
@@ -457,11 +521,11 @@ impl History {
     /// The run with this id, or the one run whose id ends or starts with it.
     pub async fn run(&self, id: &str) -> Result<Option<RunRecord>> {
         let rows = sqlx::query(
-            "select * from runs where run = ?1 or substr(run, 1, length(?1)) = ?1 or substr(run, -length(?1)) = ?1
-             order by run = ?1 desc, run desc limit 2",
+            "select * from runs where run = $1 or substr(run, 1, length($1)) = $1 or substr(run, length(run) - length($1) + 1) = $1
+             order by run = $1 desc, run desc limit 2",
         )
         .bind(id)
-        .fetch_all(&self.pool)
+        .fetch_all(self.store.pool())
         .await
         .map_err(failed)?;
         match rows.as_slice() {
@@ -478,20 +542,47 @@ impl History {
     }
 }
 
-fn record(row: &SqliteRow) -> Result<RunRecord> {
+fn record(row: &AnyRow) -> Result<RunRecord> {
     let status: String = row.try_get("status").map_err(failed)?;
     let summary: Option<String> = row.try_get("summary").map_err(failed)?;
     Ok(RunRecord {
         run: row.try_get("run").map_err(failed)?,
         pipeline: row.try_get("pipeline").map_err(failed)?,
-        status: status.parse().map_err(|()| Failure::error("state", format!("the run history holds an unknown status \"{status}\"")))?,
+        status: word(&status)?,
         started_at: row.try_get("started_at").map_err(failed)?,
         finished_at: row.try_get("finished_at").map_err(failed)?,
         error: row.try_get("error").map_err(failed)?,
         code: row.try_get("code").map_err(failed)?,
         step: row.try_get("step").map_err(failed)?,
         summary: summary.map(from_text).transpose()?,
+        lane: number(row, "lane")?,
+        task: row.try_get("task").map_err(failed)?,
+        interval_start: row.try_get("interval_start").map_err(failed)?,
+        interval_end: row.try_get("interval_end").map_err(failed)?,
     })
+}
+
+/// A status by its word.
+fn word<T: FromStr<Err = ()>>(word: &str) -> Result<T> {
+    word.parse().map_err(|()| Failure::error("state", format!("the run history holds an unknown status \"{word}\"")))
+}
+
+/// A number that is never negative and never large.
+fn number(row: &AnyRow, column: &str) -> Result<u32> {
+    Ok(u32::try_from(row.try_get::<i64, _>(column).map_err(failed)?).unwrap_or(0))
+}
+
+/// An instant as [`stamp`] wrote it.
+fn instant(text: &str) -> Result<DateTime<Utc>> {
+    let read = DateTime::parse_from_rfc3339(text).map(|instant| instant.to_utc());
+    read.map_err(|_| Failure::error("state", format!("the run history holds \"{text}\" where an instant should be")))
+}
+
+/// An interval that a row has under these names.
+fn span(row: &AnyRow) -> Result<Option<Span>> {
+    let get = |name: &str| row.try_get::<Option<String>, _>(name).map_err(failed);
+    let (start, end) = (get("interval_start")?, get("interval_end")?);
+    start.zip(end).map(|(start, end)| Ok((instant(&start)?, instant(&end)?))).transpose()
 }
 
 fn to_text(summary: &Summary) -> String {
@@ -502,98 +593,29 @@ fn from_text<T: serde::de::DeserializeOwned>(text: String) -> Result<T> {
     serde_json::from_str(&text).map_err(|error| Failure::error("state", format!("the run history holds a text Weir cannot read: {error}")))
 }
 
+/// Notes a load of a run: where it stages, or what it has sealed.
+async fn keep_load(run: &str, load: &LoadRecord, tx: &mut Transaction<'_, Any>) -> Result<()> {
+    sqlx::query(
+        "insert into loads (run, sink, kind, state, published) values ($1, $2, $3, $4, 0)
+         on conflict (run, sink) do update set kind = excluded.kind, state = excluded.state, published = 0",
+    )
+    .bind(run)
+    .bind(&load.sink)
+    .bind(&load.kind)
+    .bind(load.state.to_string())
+    .execute(&mut **tx)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
 /// Removes what a run would move.
-async fn forget_cursors(run: &str, tx: &mut sqlx::SqliteConnection) -> Result<()> {
-    for sql in ["delete from run_cursors where run = ?", "delete from run_forgets where run = ?"] {
-        sqlx::query(sql).bind(run).execute(&mut *tx).await.map_err(failed)?;
+async fn forget_cursors(run: &str, tx: &mut Transaction<'_, Any>) -> Result<()> {
+    for sql in ["delete from run_cursors where run = $1", "delete from run_forgets where run = $1"] {
+        sqlx::query(sql).bind(run).execute(&mut **tx).await.map_err(failed)?;
     }
     Ok(())
 }
 
 #[cfg(test)]
-impl History {
-    /// How many definitions are kept.
-    pub(crate) async fn definitions(&self) -> Result<i64> {
-        sqlx::query_scalar("select count(*) from definitions").fetch_one(&self.pool).await.map_err(failed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cursors(key: &str, anew: bool) -> Cursors {
-        Cursors { sources: BTreeMap::from([("src".to_owned(), BTreeMap::from([(key.to_owned(), "v".to_owned())]))]), anew }
-    }
-
-    fn summary(run: &str) -> Summary {
-        Summary { run: run.into(), pipeline: "p".into(), status: "published".into(), ..Summary::default() }
-    }
-
-    #[tokio::test]
-    async fn cursors_move_only_when_a_run_has_finished() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("state.db");
-        let history = History::open(&path, "one").await.expect("opens");
-        history.begin("r1", "p", "2026-01-01T00:00:00Z").await.expect("begins");
-        let load = LoadRecord { sink: "s".into(), kind: "lake".into(), state: serde_json::json!({"a": 1}), published: false };
-        history.stage("r1", &load).await.expect("stages");
-        history.decide("r1", RunStatus::Publishing, &[load], &cursors("k", false), None, &summary("r1")).await.expect("decides");
-        assert!(history.cursors("p", "src").await.expect("reads").is_empty());
-
-        // Another process finds the decision.
-        let other = History::open(&path, "two").await.expect("opens");
-        assert_eq!(other.id, "one");
-        let unfinished = other.unfinished(Some("p")).await.expect("reads");
-        assert_eq!(unfinished.len(), 1);
-        assert_eq!(unfinished[0].0.status, RunStatus::Publishing);
-        assert_eq!(unfinished[0].1[0].state, serde_json::json!({"a": 1}));
-        other.published("r1", "s").await.expect("notes");
-        other.finish("r1", "2026-01-01T00:00:01Z", &summary("r1")).await.expect("finishes");
-        assert_eq!(history.cursors("p", "src").await.expect("reads")["k"], "v");
-        assert!(history.unfinished(Some("p")).await.expect("reads").is_empty());
-        assert_eq!(history.run("r").await.expect("reads").expect("found").status, RunStatus::Published);
-    }
-
-    #[tokio::test]
-    async fn a_source_that_was_read_anew_forgets_what_it_knew_once_the_run_has_finished() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let history = History::open(&folder.path().join("state.db"), "one").await.expect("opens");
-        let keys = async || history.cursors("p", "src").await.expect("reads").into_keys().collect::<Vec<_>>();
-        for (run, moves, after) in [
-            ("r1", cursors("a", false), vec!["a"]),
-            ("r2", cursors("b", false), vec!["a", "b"]),
-            ("r3", cursors("c", true), vec!["c"]),
-            ("r4", Cursors { sources: BTreeMap::from([("src".to_owned(), BTreeMap::new())]), anew: true }, vec![]),
-        ] {
-            let before = keys().await;
-            history.begin(run, "p", "2026-01-01T00:00:00Z").await.expect("begins");
-            history.decide(run, RunStatus::Publishing, &[], &moves, None, &summary(run)).await.expect("decides");
-            assert_eq!(keys().await, before, "{run}");
-            history.finish(run, "2026-01-01T00:00:01Z", &summary(run)).await.expect("finishes");
-            assert_eq!(keys().await, after, "{run}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_failed_run_keeps_the_code_and_the_step_of_its_error() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let history = History::open(&folder.path().join("state.db"), "one").await.expect("opens");
-        history.begin("r1", "p", "2026-01-01T00:00:00Z").await.expect("begins");
-        history.note_cause("r1", "run", Some("s")).await.expect("notes");
-        history.end("r1", RunStatus::Failed, "2026-01-01T00:00:01Z", Some("divide by zero")).await.expect("ends");
-        let run = history.run("r1").await.expect("reads").expect("found");
-        assert_eq!((run.status, run.code.as_deref(), run.step.as_deref()), (RunStatus::Failed, Some("run"), Some("s")));
-    }
-
-    #[tokio::test]
-    async fn a_database_of_a_newer_version_is_refused() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("state.db");
-        let history = History::open(&path, "one").await.expect("opens");
-        sqlx::raw_sql("pragma user_version = 99").execute(&history.pool).await.expect("stamps");
-        drop(history);
-        let Err(Failure::Error(error)) = History::open(&path, "one").await else { panic!("it opened") };
-        assert_eq!(error.message, "the run history was written by a newer Weir (its form is 99)");
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ mod sift;
 pub use purge::purge;
 pub(crate) use purge::purge_by_age;
 
-use std::{collections::BTreeMap, fs::File, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array},
@@ -21,7 +21,7 @@ use datafusion::prelude::{DataFrame, SessionContext, col, lit};
 use futures::StreamExt;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use weir_connectors::{Coordinates, Purpose, RunContext, SinkContext};
+use weir_connectors::{Coordinates, Interval, Purpose, RunContext, SinkContext};
 use weir_pipelines::{Mode, OnInvalid, Pipeline, SqlText};
 use weir_schemas::json;
 
@@ -35,7 +35,8 @@ use crate::{
     delta, drift,
     error::{Failure, Result},
     given::{Given, Place},
-    history::{History, RunStatus},
+    history::{History, RunStatus, lanes::Lane},
+    interval,
     plan::{self, Frugality, Inputs, PlannedStep},
     publish,
     quarantine::{self, ENDED, Marks},
@@ -110,13 +111,13 @@ pub struct Example {
     pub reason: Option<String>,
 }
 
-/// Rows that are meant, looked at and ready to be ended. Holds the pipeline's lock until it is dropped.
+/// Rows that are meant, looked at and ready to be ended. Holds the pipeline's lane until it is dropped.
 pub struct Prepared<'a> {
     workspace: &'a Workspace,
     history: History,
     context: Arc<RunContext>,
     cancel: CancellationToken,
-    _lock: File,
+    _lane: Lane,
     started: Instant,
     request: Request,
     step: String,
@@ -154,10 +155,11 @@ pub async fn prepare<'a>(
     cancel: CancellationToken,
 ) -> Result<Option<Prepared<'a>>> {
     let history = workspace.history().await?;
-    let lock = workspace.lock(name)?;
+    let lane = workspace.lane(&history, name, 0).await?;
+    let history = history.in_lane(&lane);
     let started = Instant::now();
-    let context = workspace.context(name, &history, cancel.child_token())?;
-    let notes = publish::recover(workspace, &history, &context).await?;
+    let context = workspace.context(name, 0, &history, cancel.child_token())?;
+    let notes = publish::recover(workspace, &history, &context, 0).await?;
     let session = Session::open(workspace).await?;
     let Some(step) = choose_step(workspace, name, request.step.as_deref()).await? else { return Ok(None) };
     let mends = !request.assignments.is_empty();
@@ -187,6 +189,14 @@ pub async fn prepare<'a>(
     }
     let only_run = request.run.clone().or(newest);
     let frame = open_rows(&session, name, &step, only_run.as_deref(), request.code.as_deref()).await?;
+    // What stands behind the step is told the interval that the rows came with.
+    let context = match &route {
+        Some(route) if mends && route.part.reads_interval() => {
+            let interval = interval_of(&history, &step, &frame).await?;
+            Arc::new(RunContext { interval, ..RunContext::clone(&context) })
+        }
+        _ => context,
+    };
     // A transform's checks may have changed types before one of them refused a row.
     let plain = pipeline.is_some_and(|pipeline| pipeline.transforms.iter().any(|transform| transform.name.value == step));
     let selected = select::select(&flow_session, frame, &step, (&schema, plain), request.condition.as_ref(), &request.assignments).await?;
@@ -205,7 +215,7 @@ pub async fn prepare<'a>(
     };
     let look = Look { context: &context, request: &request, schema: &schema, checks: &checks, mends, cancel: &cancel };
     let found = look.at(selected, &mut preview).await?;
-    Ok(Some(Prepared { workspace, history, context, cancel, _lock: lock, started, request, step, found, route, notes, preview }))
+    Ok(Some(Prepared { workspace, history, context, cancel, _lane: lane, started, request, step, found, route, notes, preview }))
 }
 
 /// The step whose rows are meant; none where no row waits.
@@ -359,6 +369,31 @@ async fn open_rows(session: &Session, pipeline: &str, step: &str, run: Option<&s
     let order = vec![col("run").sort(true, false), col("id").sort(true, false)];
     let frame = frame.filter(wanted).and_then(|frame| frame.sort(order)).and_then(|frame| frame.select(columns));
     frame.map_err(explain)
+}
+
+/// The interval that the run of these rows was for; it must be one run's.
+async fn interval_of(history: &History, step: &str, frame: &DataFrame) -> Result<Option<Interval>> {
+    let explain = |error| crate::run::explain(&error);
+    let runs = frame.clone().select_columns(&["run"]).and_then(DataFrame::distinct).map_err(explain)?;
+    let mut ids: Vec<String> = Vec::new();
+    for batch in &runs.collect().await.map_err(explain)? {
+        let text = cast(batch.column(0), &DataType::Utf8).map_err(|error| explain(error.into()))?;
+        ids.extend(text.as_string::<i32>().iter().flatten().map(str::to_owned));
+    }
+    let mut intervals = Vec::new();
+    for id in &ids {
+        let interval = history.run(id).await?.as_ref().and_then(interval::of_run);
+        if !intervals.contains(&interval) {
+            intervals.push(interval);
+        }
+    }
+    match intervals.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(*one),
+        [_, ..] => Err(Failure::error("cannot-mend", "the rows are of several intervals, and the steps behind are told one")
+            .in_step(step)
+            .help("mend the rows of one run: --run RUN")),
+    }
 }
 
 /// One look at the rows that are meant.

@@ -1,39 +1,53 @@
-//! What is meant by `$name` in SQL: the parameters of a pipeline, known to the session that its steps are planned in. A query is planned with
+//! What is meant by `$name` in SQL: the parameters of a pipeline and the interval of its run, known to the session that its steps are planned in. A query is planned with
 //! their exact types and then given their values, as literals of the plan; they are never part of a text.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, FieldRef};
-use chrono::{DateTime, NaiveDate};
+use chrono::{DateTime, NaiveDate, Utc};
 use datafusion::{
     common::{
-        ParamValues,
+        plan_err,
         tree_node::{Transformed, TreeNode},
     },
     error::Result as DfResult,
     execution::{SessionState, context::SQLOptions},
-    logical_expr::{Expr, LogicalPlan, expr::Placeholder},
+    logical_expr::{Expr, LogicalPlan, expr::Placeholder, expr_rewriter::NamePreserver},
     prelude::SessionContext,
     scalar::ScalarValue,
     sql::planner::{ParserOptions, PlannerContext, SqlToRel},
 };
-use weir_pipelines::{Param, ParamKind, ParamValue, SqlText};
+use weir_connectors::Interval;
+use weir_pipelines::{INTERVAL, Param, ParamKind, ParamValue, Pipeline, SqlText};
 
 use crate::sql::Names;
 
-/// The parameters that have a value, each as SQL's own.
+/// What has a value, or will have one in a run, each as SQL's own.
 #[derive(Debug, Default)]
-struct Params(Vec<(FieldRef, ScalarValue)>);
+struct Params(Vec<(FieldRef, Option<ScalarValue>)>);
 
-/// Lets a session know a pipeline's parameters.
-pub fn set(session: &SessionContext, params: &[Param]) {
-    let known: Vec<_> = params.iter().filter_map(|param| Some((param, scalar(param.kind, param.value.as_ref()?)))).collect();
+/// Lets a session know a pipeline's parameters, and the interval that its run is for. Without one, as in a check, `$interval_start` and
+/// `$interval_end` have their type and no value.
+pub fn set(session: &SessionContext, pipeline: &Pipeline, interval: Option<Interval>) {
+    let value = |param: &Param| Some((param.name.value.clone(), Some(scalar(param.kind, param.value.as_ref()?))));
+    let mut known: Vec<_> = pipeline.params.iter().filter_map(value).collect();
+    if pipeline.reads_interval() {
+        let end = |at: fn(&Interval) -> DateTime<Utc>| interval.map(|interval| instant(at(&interval)));
+        let ends = [end(|interval| interval.start), end(|interval| interval.end)];
+        known.extend(INTERVAL.into_iter().map(str::to_owned).zip(ends));
+    }
     if known.is_empty() {
         return;
     }
-    let field = |param: &Param, value: &ScalarValue| Arc::new(Field::new(&param.name.value, value.data_type(), false));
-    let known = known.into_iter().map(|(param, value)| (field(param, &value), value)).collect();
-    session.state_ref().write().config_mut().set_extension(Arc::new(Params(known)));
+    let known = known.into_iter().map(|(name, value)| {
+        let data_type = value.as_ref().map_or_else(|| instant(DateTime::UNIX_EPOCH).data_type(), ScalarValue::data_type);
+        (Arc::new(Field::new(name, data_type, false)), value)
+    });
+    session.state_ref().write().config_mut().set_extension(Arc::new(Params(known.collect())));
+}
+
+fn instant(at: DateTime<Utc>) -> ScalarValue {
+    ScalarValue::TimestampMicrosecond(Some(at.timestamp_micros()), Some("UTC".into()))
 }
 
 fn scalar(kind: ParamKind, value: &ParamValue) -> ScalarValue {
@@ -51,7 +65,7 @@ fn scalar(kind: ParamKind, value: &ParamValue) -> ScalarValue {
             ScalarValue::Date32(Some(i32::try_from(days).expect("chrono has fewer days")))
         }
         (_, ParamValue::Timestamp(moment)) => ScalarValue::TimestampMicrosecond(Some(moment.and_utc().timestamp_micros()), None),
-        (_, ParamValue::Timestamptz(instant)) => ScalarValue::TimestampMicrosecond(Some(instant.timestamp_micros()), Some("UTC".into())),
+        (_, ParamValue::Timestamptz(at)) => instant(*at),
     }
 }
 
@@ -65,33 +79,53 @@ pub fn context(state: &SessionState) -> PlannerContext {
     PlannerContext::new().with_prepare_param_data_types(types.unwrap_or_default())
 }
 
-/// DataFusion calls a parameter by its position where it knows the type, else by its name.
-fn values(params: &Params) -> ParamValues {
-    let named = params.0.iter().map(|(field, value)| (field.name().clone(), value.clone()));
-    let placed = params.0.iter().enumerate().map(|(at, (_, value))| ((at + 1).to_string(), value.clone()));
-    named.chain(placed).collect::<Vec<_>>().into()
+impl Params {
+    /// What a placeholder stands for. DataFusion calls a parameter by its position where it knows the type, else by its name.
+    fn find(&self, id: &str) -> Option<&(FieldRef, Option<ScalarValue>)> {
+        let name = id.strip_prefix('$')?;
+        match name.parse::<usize>() {
+            Ok(place) => self.0.get(place.checked_sub(1)?),
+            Err(_) => self.0.iter().find(|(field, _)| field.name() == name),
+        }
+    }
+
+    /// The expression with values in it; what has none yet stays, under its name.
+    fn fill(&self, expr: Expr) -> DfResult<Transformed<Expr>> {
+        expr.transform_up(|part| {
+            let Expr::Placeholder(Placeholder { id, .. }) = &part else { return Ok(Transformed::no(part)) };
+            match self.find(id) {
+                Some((_, Some(value))) => Ok(Transformed::yes(Expr::Literal(value.clone(), None))),
+                Some((field, None)) => {
+                    let open = Placeholder::new_with_field(format!("${}", field.name()), Some(field.clone()));
+                    Ok(Transformed::yes(Expr::Placeholder(open)))
+                }
+                None => plan_err!("no value is known for \"{id}\""),
+            }
+        })
+    }
 }
 
 /// Gives a plan the values of parameters.
 pub fn bind(state: &SessionState, plan: LogicalPlan) -> DfResult<LogicalPlan> {
-    match known(state) {
-        Some(params) => plan.with_param_values(values(&params)),
-        None => Ok(plan),
-    }
+    let Some(params) = known(state) else { return Ok(plan) };
+    let bound = plan.transform_up_with_subqueries(|node| {
+        let names = NamePreserver::new(&node);
+        let filled = node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            // Columns that others refer to keep their names.
+            Ok(params.fill(expr)?.update_data(|expr| name.restore(expr)))
+        })?;
+        if filled.transformed { filled.map_data(LogicalPlan::recompute_schema) } else { Ok(filled) }
+    });
+    bound.map(|bound| bound.data)
 }
 
 /// Gives an expression the values of parameters.
 pub fn bind_expression(state: &SessionState, expr: Expr) -> DfResult<Expr> {
-    let Some(params) = known(state) else { return Ok(expr) };
-    let values = values(&params);
-    let bound = expr.transform_up(|part| match part {
-        Expr::Placeholder(Placeholder { id, .. }) => {
-            let (value, metadata) = values.get_placeholders_with_values(&id)?.into_inner();
-            Ok(Transformed::yes(Expr::Literal(value, metadata)))
-        }
-        part => Ok(Transformed::no(part)),
-    });
-    bound.map(|bound| bound.data)
+    match known(state) {
+        Some(params) => params.fill(expr).map(|filled| filled.data),
+        None => Ok(expr),
+    }
 }
 
 /// Plans a query in a session that knows its tables.
@@ -105,7 +139,7 @@ pub async fn query(session: &SessionContext, text: &SqlText) -> DfResult<(Sessio
     let statement = state.sql_to_statement(&text.text, &dialect)?;
     let tables = crate::sql::tables(session, &statement).await;
     let datafusion::sql::parser::Statement::Statement(statement) = statement else {
-        return datafusion::common::plan_err!("only queries can be planned");
+        return plan_err!("only queries can be planned");
     };
     let names = Names::new(&state, tables);
     let planner = SqlToRel::new_with_options(&names, ParserOptions::from(&state.config_options().sql_parser));
@@ -138,26 +172,32 @@ mod tests {
         Param { name: Spanned::new(name.to_owned(), 0..0), kind, value: Some(value), is_given: true }
     }
 
-    async fn known_session() -> SessionContext {
+    async fn known_session(interval: Option<Interval>) -> SessionContext {
         let session = session(Arc::default(), 1, 8192, Frugality::Fast);
         let table = "create table t as select 1 as a, 'x' as s, date '2013-01-01' as day, 2.5 as f, timestamp '2013-01-01T00:00:00Z' as ts";
         session.sql(table).await.expect("plans").collect().await.expect("runs");
         let day = NaiveDate::from_ymd_opt(2013, 1, 2).expect("a day");
         let noon = day.and_hms_opt(12, 0, 0).expect("a time");
-        set(
-            &session,
-            &[
-                param("n", ParamKind::Bigint, ParamValue::Bigint(1)),
-                param("s", ParamKind::Text, ParamValue::Text("x' or 'a' = 'a".into())),
-                param("day", ParamKind::Date, ParamValue::Date(day)),
-                param("d", ParamKind::Decimal { precision: 10, scale: 2 }, ParamValue::Decimal { digits: 125, scale: 2 }),
-                param("b", ParamKind::Boolean, ParamValue::Boolean(true)),
-                param("f", ParamKind::Double, ParamValue::Double(0.5)),
-                param("ts", ParamKind::Timestamp, ParamValue::Timestamp(noon)),
-                param("tz", ParamKind::Timestamptz, ParamValue::Timestamptz(noon.and_utc())),
-            ],
-        );
+        let mut pipeline = pipeline();
+        pipeline.params = vec![
+            param("n", ParamKind::Bigint, ParamValue::Bigint(1)),
+            param("s", ParamKind::Text, ParamValue::Text("x' or 'a' = 'a".into())),
+            param("day", ParamKind::Date, ParamValue::Date(day)),
+            param("d", ParamKind::Decimal { precision: 10, scale: 2 }, ParamValue::Decimal { digits: 125, scale: 2 }),
+            param("b", ParamKind::Boolean, ParamValue::Boolean(true)),
+            param("f", ParamKind::Double, ParamValue::Double(0.5)),
+            param("ts", ParamKind::Timestamp, ParamValue::Timestamp(noon)),
+            param("tz", ParamKind::Timestamptz, ParamValue::Timestamptz(noon.and_utc())),
+        ];
+        set(&session, &pipeline, interval);
         session
+    }
+
+    /// A pipeline that reads the interval of its run.
+    fn pipeline() -> Pipeline {
+        let text = "weir = 1\nname = \"p\"\n[source.a.file]\npath = \"a.csv\"\n[transform.t]\nfrom = \"a\"\nfilter = \"at < $interval_end\"\n[sink.z]\nfrom = \"t\"\n[sink.z.lake]\ntable = \"t\"\n";
+        weir_pipelines::parse(SourceFile::new("p.toml", text), ".".into(), [].as_slice(), weir_connectors::vocabulary(&[], &[]))
+            .expect("is right")
     }
 
     fn text(sql: &str) -> SqlText {
@@ -186,7 +226,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_parameter_is_a_value_of_its_type_wherever_one_may_stand() {
-        let session = known_session().await;
+        let session = known_session(None).await;
         for (sql, expected) in [
             ("select $n as x", "bigint: 1"),
             ("select $s as x", "text: x' or 'a' = 'a"),
@@ -238,12 +278,41 @@ mod tests {
 
     #[tokio::test]
     async fn an_expression_takes_parameters_too() {
-        let session = known_session().await;
+        let session = known_session(None).await;
         let table = session.table("t").await.expect("is there");
         for (sql, expected) in [("a >= $n and day < $day", 1), ("s = $s", 0), ("a in ($n, 2)", 1)] {
             let expr = expression(&session.state(), &text(sql), table.schema()).expect("plans");
             let rows = table.clone().filter(expr).expect("plans").count().await.expect("runs");
             assert_eq!(rows, expected, "{sql}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_interval_of_a_run_is_two_instants() {
+        let at = |text: &str| -> DateTime<Utc> { text.parse().expect("an instant") };
+        let interval = Interval { start: at("2013-01-01T00:00:00Z"), end: at("2013-01-02T00:00:00.000001Z") };
+        let session = known_session(Some(interval)).await;
+        for (sql, expected) in [
+            ("select $interval_start as x", "timestamptz: 2013-01-01T00:00:00Z"),
+            ("select $interval_end as x", "timestamptz: 2013-01-02T00:00:00.000001Z"),
+            ("select a from t where ts >= $interval_start and ts < $interval_end", "bigint: 1"),
+            ("select a from t where day < $interval_start", ""),
+            ("select date_trunc('day', $interval_end) as d, $n as n", "timestamptz: 2013-01-02T00:00:00Z, bigint: 1"),
+        ] {
+            assert_eq!(answer(&session, sql).await, expected, "{sql}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_knows_the_type_of_the_interval_and_no_value() {
+        let session = known_session(None).await;
+        let sql = "select $interval_start as x, ts < $interval_end as y, a + $n as n from t where ts >= $interval_start";
+        let (_, plan) = query(&session, &text(sql)).await.expect("plans");
+        let types: Vec<_> = plan.schema().fields().iter().map(|field| crate::sql::sql_name(field.data_type())).collect();
+        assert_eq!(types, ["timestamptz", "boolean", "bigint"]);
+        let shown = plan.to_string();
+        assert!(shown.contains("$interval_start") && shown.contains("$interval_end") && !shown.contains("$1"), "{shown}");
+        let wrong = query(&session, &text("select a + $interval_start as x from t")).await;
+        assert!(wrong.is_err(), "an instant is added to no number");
     }
 }

@@ -29,6 +29,7 @@ use crate::{
     error::{Failure, Result},
     expect::Checks,
     given::{Given, Place},
+    interval,
     known::Known,
     now, nulls, params,
     proof::{self, StepContract, inherited},
@@ -170,8 +171,11 @@ impl Draft {
     }
 }
 
-/// Plans a pipeline. Fails with every diagnostic at once.
+/// Plans a pipeline. Fails with every diagnostic at once; where it is to be executed, for want of the interval that it reads, too.
 pub async fn plan(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose, frugality: Frugality, inputs: &Inputs) -> Result<Dataflow> {
+    if purpose == Purpose::Run {
+        interval::demand(pipeline, |step| !inputs.replaced.contains_key(step), run.interval, run.started_at)?;
+    }
     draft(pipeline, run, purpose, frugality, inputs).await.whole()
 }
 
@@ -179,7 +183,7 @@ pub async fn plan(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose, 
 pub async fn draft(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose, frugality: Frugality, inputs: &Inputs) -> Draft {
     let session = session(run.runtime.clone(), run.partitions, run.batch_rows, frugality);
     now::fix(&session, run.started_at);
-    params::set(&session, &pipeline.params);
+    params::set(&session, pipeline, run.interval);
     let added =
         inputs.given.iter().filter(|(_, given)| given.place == Place::Instead).flat_map(|(step, _)| delta::downstream(pipeline, step));
     let planner = Planner { pipeline, run, purpose, session: &session, inputs, added: added.collect() };
@@ -245,8 +249,9 @@ pub async fn plan_step(pipeline: &Pipeline, run: &Arc<RunContext>, name: &str) -
             needed.extend(transform.inputs.iter().map(|input| input.value.as_str()));
         }
     }
+    interval::demand(&Pipeline { expectations: vec![], ..pipeline.clone() }, |step| needed.contains(&step), run.interval, run.started_at)?;
     let session = session(run.runtime.clone(), run.partitions, run.batch_rows, Frugality::Fast);
-    params::set(&session, &pipeline.params);
+    params::set(&session, pipeline, run.interval);
     let inputs = Inputs::default();
     let planner = Planner { pipeline, run, purpose: Purpose::Run, session: &session, inputs: &inputs, added: HashSet::new() };
     let mut wrong = Diagnostics::new();

@@ -50,7 +50,16 @@ pub async fn decide(
 ) -> Result<(), Undecided> {
     let loads: Vec<LoadRecord> = destinations.iter().map(|destination| destination.record.clone()).collect();
     let Some(decider) = destinations.iter_mut().find(|destination| destination.load.decides()) else {
-        return Ok(history.decide(run, RunStatus::Publishing, &loads, cursors, definition, summary).await?);
+        let Err(failure) = history.decide(run, RunStatus::Publishing, &loads, cursors, definition, summary).await else { return Ok(()) };
+        // The answer may be lost, not the commit.
+        return match history.settled_status(run).await {
+            Ok(RunStatus::Publishing) => Ok(()),
+            Ok(_) => Err(failure.into()),
+            Err(why) => {
+                let failure = failure.detail(format!("whether run {run} was decided is not known: {}", why.sentence()));
+                Err(Undecided { failure: failure.help(finds_out(run)), unknown: true })
+            }
+        };
     };
     history.decide(run, RunStatus::Deciding, &loads, cursors, definition, summary).await?;
     let sink = decider.record.sink.clone();
@@ -71,9 +80,11 @@ pub async fn decide(
 }
 
 fn unsettled(failure: Failure, run: &str, why: &weir_connectors::Error) -> Failure {
-    failure
-        .detail(format!("whether run {run} was committed is not known: {why}"))
-        .help(format!("the next run of this pipeline finds out, or: weir runs resume {run}"))
+    failure.detail(format!("whether run {run} was committed is not known: {why}")).help(finds_out(run))
+}
+
+fn finds_out(run: &str) -> String {
+    format!("the next run of this pipeline finds out, or: weir runs resume {run}")
 }
 
 fn note_version(summary: &mut Summary, sink: &str, version: String) {
@@ -115,10 +126,10 @@ pub async fn discard(history: &History, run: &str, destinations: &[Destination])
     history.unstage(run).await
 }
 
-/// Takes up what earlier processes left of a pipeline. The caller holds the pipeline's lock. Returns a sentence for each run.
-pub async fn recover(workspace: &Workspace, history: &History, context: &Arc<RunContext>) -> Result<Vec<String>> {
+/// Takes up what earlier processes left in a lane of a pipeline, which the caller holds. Returns a sentence for each run.
+pub async fn recover(workspace: &Workspace, history: &History, context: &Arc<RunContext>, lane: u32) -> Result<Vec<String>> {
     let mut notes = Vec::new();
-    for (record, loads) in history.unfinished(Some(&context.pipeline)).await? {
+    for (record, loads) in history.unfinished(Some((&context.pipeline, lane))).await? {
         notes.push(resume(workspace, history, context, &record, loads).await?);
     }
     Ok(notes)
@@ -129,17 +140,20 @@ pub async fn take_up_by_id(workspace: &Workspace, run: &str, discard: bool, canc
     let history = workspace.history().await?;
     let unknown = || Failure::error("unknown-run", format!("there is no run \"{run}\"")).help("see the runs with: weir runs list");
     let record = history.run(run).await?.ok_or_else(unknown)?;
-    let _lock = workspace.lock(&record.pipeline)?;
+    let lane = workspace.lane(&history, &record.pipeline, record.lane).await?;
+    let history = history.in_lane(&lane);
     // Only now is it sure that no process is at it.
-    let unfinished = history.unfinished(Some(&record.pipeline)).await?;
+    let unfinished = history.unfinished(Some((&record.pipeline, record.lane))).await?;
     let Some((record, loads)) = unfinished.into_iter().find(|(found, _)| found.run == record.run) else {
         return Ok(format!("run {} is {}: there is nothing to resume", record.run, record.status.as_str()));
     };
-    let context = workspace.context(&record.pipeline, &history, cancel)?;
-    match discard {
+    let context = workspace.context(&record.pipeline, record.lane, &history, cancel)?;
+    let done = match discard {
         true => abandon(workspace, &history, &context, &record, loads).await,
         false => resume(workspace, &history, &context, &record, loads).await,
-    }
+    };
+    lane.release().await;
+    done
 }
 
 /// Finishes one run that an earlier process left: rolls it forward where it was decided, discards it where it was not. Returns a
@@ -189,7 +203,7 @@ pub async fn abandon(
 
 /// Refuses a dry run while a decided run waits: going on would publish it.
 pub async fn refuse_undecided(history: &History, pipeline: &str) -> Result<()> {
-    let unfinished = history.unfinished(Some(pipeline)).await?;
+    let unfinished = history.unfinished(Some((pipeline, 0))).await?;
     match unfinished.iter().find(|(record, _)| record.status != RunStatus::Running) {
         None => Ok(()),
         Some((record, _)) => Err(Failure::error("decided-run-waits", format!("run {} is decided and waits to be published", record.run))

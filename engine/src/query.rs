@@ -1,16 +1,13 @@
 //! Ad-hoc SQL, read-only: `lake.<schema>.<table>` (and `"<table>@<version>"` for an older state), `quarantine.<pipeline>.<step>`,
-//! `weir.runs`, `weir.books` and `weir.failing_rows`. One statement at a time; whatever would change something is refused.
+//! and the tables of `weir.` (`query/own.rs`). One statement at a time; whatever would change something is refused.
 
 use std::{collections::HashMap, sync::Arc};
 
-use arrow::{
-    array::{BooleanArray, RecordBatch, StringArray, UInt64Array},
-    datatypes::{DataType, Field, Schema},
-};
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use chrono::{DateTime, NaiveDate, Utc};
 use datafusion::{
-    catalog::{CatalogProvider, MemTable, MemorySchemaProvider, SchemaProvider, TableProvider, streaming::StreamingTable},
+    catalog::{CatalogProvider, MemorySchemaProvider, SchemaProvider, TableProvider},
     common::TableReference,
     error::{DataFusionError, Result as DfResult},
     execution::{SendableRecordBatchStream, SessionStateBuilder, context::SQLOptions},
@@ -35,14 +32,11 @@ use weir_pipelines::{Diagnostic, SourceFile, SqlText};
 use crate::{
     check::{Column, columns},
     error::{Failure, Result},
-    failing,
-    history::RunRecord,
     sql::{diagnose, explain},
     workspace::Workspace,
 };
 
-/// Runs that `weir.runs` and `weir.books` go back.
-const RUNS_MAX: u32 = 10_000;
+mod own;
 
 /// A session that knows everything ingested.
 pub struct Session {
@@ -81,7 +75,7 @@ impl Session {
         let mut lake = DeltaCatalog::list(&workspace.lake, environment).await?;
         // Present even when empty, so that an unqualified name is answered by "no such table", not by "no such schema".
         lake.schemas.entry("main".to_owned()).or_insert_with(|| Arc::new(MemorySchemaProvider::new()));
-        lake.schemas.insert("weir".to_owned(), history_schema(workspace).await?);
+        lake.schemas.insert("weir".to_owned(), own::history_schema(workspace).await?);
         session.register_catalog("lake", Arc::new(lake));
         session.register_catalog("quarantine", Arc::new(DeltaCatalog::list(&quarantine, environment).await?));
         Ok(Self { session })
@@ -345,86 +339,6 @@ impl SchemaProvider for DeltaSchema {
         let table = name.split_once('@').map_or(name, |(table, _)| table);
         self.tables.iter().any(|known| known == table)
     }
-}
-
-/// `weir.runs` and `weir.books`, from the run history, and `weir.failing_rows`, from the files beside it.
-async fn history_schema(workspace: &Workspace) -> Result<Arc<dyn SchemaProvider>> {
-    let runs =
-        if workspace.state_dir.join("state.db").exists() { workspace.history().await?.runs(None, RUNS_MAX).await? } else { Vec::new() };
-    let schema = MemorySchemaProvider::new();
-    let register = |name: &str, batch: DfResult<RecordBatch>| -> DfResult<()> {
-        let batch = batch?;
-        let table = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
-        schema.register_table(name.to_owned(), Arc::new(table)).map(|_| ())
-    };
-    register("runs", runs_table(&runs))
-        .and_then(|()| register("books", books_table(&runs)))
-        .and_then(|()| {
-            let rows = StreamingTable::try_new(failing::SCHEMA.clone(), vec![Arc::new(failing::Files::list(&workspace.state_dir)?)])?;
-            schema.register_table("failing_rows".to_owned(), Arc::new(rows)).map(|_| ())
-        })
-        .map_err(|error| crate::run::explain(&error))?;
-    Ok(Arc::new(schema))
-}
-
-fn batch(columns: Vec<(&str, Arc<dyn arrow::array::Array>)>) -> DfResult<RecordBatch> {
-    let fields: Vec<Field> = columns.iter().map(|(name, values)| Field::new(*name, values.data_type().clone(), true)).collect();
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, values)| values).collect())?)
-}
-
-fn instants(texts: Vec<Option<String>>) -> DfResult<Arc<dyn arrow::array::Array>> {
-    let to = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()));
-    Ok(arrow::compute::cast(&StringArray::from(texts), &to)?)
-}
-
-fn runs_table(runs: &[RunRecord]) -> DfResult<RecordBatch> {
-    let text = |of: fn(&RunRecord) -> Option<String>| Arc::new(StringArray::from(runs.iter().map(of).collect::<Vec<_>>())) as _;
-    let count = |of: fn(&crate::Summary) -> u64| {
-        Arc::new(UInt64Array::from(runs.iter().map(|run| run.summary.as_ref().map(of)).collect::<Vec<_>>())) as _
-    };
-    batch(vec![
-        ("run", text(|run| Some(run.run.clone()))),
-        ("pipeline", text(|run| Some(run.pipeline.clone()))),
-        ("status", text(|run| Some(run.status.as_str().to_owned()))),
-        ("started_at", instants(runs.iter().map(|run| Some(run.started_at.clone())).collect())?),
-        ("finished_at", instants(runs.iter().map(|run| run.finished_at.clone()).collect())?),
-        ("error", text(|run| run.error.clone())),
-        ("duration_ms", count(|summary| summary.duration_ms)),
-        ("rows_read", count(|summary| summary.rows_read)),
-        ("rows_loaded", count(|summary| summary.rows_loaded)),
-        ("rows_quarantined", count(|summary| summary.rows_quarantined)),
-        ("rows_dropped", count(|summary| summary.rows_dropped)),
-        ("rows_filtered", count(|summary| summary.rows_filtered)),
-        ("rows_deduplicated", count(|summary| summary.rows_deduplicated)),
-        ("bytes_read", count(|summary| summary.bytes_read)),
-        ("bytes_loaded", count(|summary| summary.bytes_loaded)),
-    ])
-}
-
-fn books_table(runs: &[RunRecord]) -> DfResult<RecordBatch> {
-    let steps: Vec<(&RunRecord, &crate::StepBooks)> = runs
-        .iter()
-        .filter_map(|run| Some((run, run.summary.as_ref()?)))
-        .flat_map(|(run, summary)| summary.books.steps.iter().map(move |step| (run, step)))
-        .collect();
-    let text = |of: fn(&RunRecord, &crate::StepBooks) -> String| {
-        Arc::new(StringArray::from_iter_values(steps.iter().map(|(run, step)| of(run, step)))) as _
-    };
-    let count = |of: fn(&crate::StepBooks) -> u64| Arc::new(UInt64Array::from_iter_values(steps.iter().map(|(_, step)| of(step)))) as _;
-    batch(vec![
-        ("run", text(|run, _| run.run.clone())),
-        ("pipeline", text(|run, _| run.pipeline.clone())),
-        ("step", text(|_, step| step.step.clone())),
-        ("role", text(|_, step| step.role.clone())),
-        ("kind", text(|_, step| step.kind.clone())),
-        ("rows_in", count(|step| step.rows_in)),
-        ("rows_out", count(|step| step.rows_out)),
-        ("rows_quarantined", count(|step| step.rows_quarantined)),
-        ("rows_dropped", count(|step| step.rows_dropped)),
-        ("rows_filtered", count(|step| step.rows_filtered)),
-        ("rows_deduplicated", count(|step| step.rows_deduplicated)),
-        ("conserves", Arc::new(BooleanArray::from(steps.iter().map(|(_, step)| step.conserves).collect::<Vec<_>>()))),
-    ])
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! One run: plan, execute once, stage, check, balance the books, decide, publish. Nothing is visible in a destination before
 //! the decision; after it, everything will be.
 
+mod account;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::Ordering},
@@ -14,18 +16,20 @@ use datafusion::{
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use weir_connectors::{Blame, Error, Purpose, Retry, RunContext, SinkContext, lake};
+use tracing::Instrument;
+use weir_connectors::{Blame, Error, Interval, Purpose, Retry, RunContext, SinkContext, lake};
 use weir_pipelines::Pipeline;
 
 use crate::{
-    books::{Books, ExpectationOutcome, Mends, SinkBooks, StepBooks, Summary},
+    books::{Books, ExpectationOutcome, Mends, SinkBooks, Summary},
     definition::Definition,
     drift,
     error::{Failure, Result, RunError},
     events::Event,
     expect::{self, Evaluated, Kept},
     given::{Given, Place},
-    history::{Cursors, History, LoadRecord, RunStatus},
+    history::{Cursors, History, LoadRecord, RunStatus, Start, lanes},
+    interval,
     known::Known,
     mend,
     plan::{self, Dataflow, Frugality, Inputs, PlannedStep},
@@ -33,23 +37,41 @@ use crate::{
     quarantine::{self, Marks},
     share,
     spill::Spilled,
-    step::{self, Reader, Role, Step, StepTable},
-    transforms::Account,
+    step::{self, Reader, Step, StepTable},
+    trace,
     workspace::Workspace,
 };
 
 /// How a run is to be made.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RunOptions {
     /// Everything but the publish; what was staged is discarded.
     pub dry_run: bool,
     /// Sources forget what they remember: incremental ones are read anew, and columns are taken as they are.
     pub full_refresh: bool,
+    /// The stretch of time that the run is for. Without one, a pipeline that reads it is not run.
+    pub interval: Option<Interval>,
+    /// What it is a try of; none of a run by hand.
+    pub assignment: Option<Assignment>,
+}
+
+/// That a run is a try of a task.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// The task's id.
+    pub task: String,
+    /// The id that the run is to have.
+    pub run: String,
+    /// The lane it is made in.
+    pub lane: u32,
 }
 
 /// What lies between tries of a run that failed, before anything was decided, for a reason that may pass. Connectors have tried
 /// for themselves what they could repeat alone.
 const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
+
+/// So long a try of a task waits for its lane, for the run before it may have published and not let go of it yet.
+const LANE_WAIT: Duration = Duration::from_secs(3);
 
 /// Who is told what happens.
 pub type Events = Arc<dyn Fn(Event) + Send + Sync>;
@@ -62,20 +84,49 @@ pub async fn run(
     cancel: CancellationToken,
     events: Events,
 ) -> Result<Summary> {
+    interval::demand(pipeline, |_| true, options.interval, (workspace.clock)())?;
     let history = workspace.history().await?;
-    let _lock = workspace.lock(&pipeline.name.value)?;
+    let number = options.assignment.as_ref().map_or(0, |assignment| assignment.lane);
+    let patience = options.assignment.as_ref().map_or(Duration::ZERO, |_| LANE_WAIT);
+    let lane = workspace.lane_within(patience, &history, &pipeline.name.value, number, &cancel).await?;
+    let history = history.in_lane(&lane);
+    let cancel = cancel.child_token();
+    let _watch = lane.watch(&cancel);
+    let done = in_lane(workspace, pipeline, options, &history, number, cancel, &events).await;
+    // Whatever a run without its lane fails with comes of what the lane's next holder does: its task is that one's by now, and has not failed.
+    let done = match done {
+        Err(failure) if lane.is_lost().await => Err(lanes::lost().detail(failure.sentence())),
+        done => done,
+    };
+    lane.release().await;
+    done
+}
+
+async fn in_lane(
+    workspace: &Workspace,
+    pipeline: &Pipeline,
+    options: RunOptions,
+    history: &History,
+    lane: u32,
+    cancel: CancellationToken,
+    events: &Events,
+) -> Result<Summary> {
     let started = Instant::now();
-    let context = workspace.context(&pipeline.name.value, &history, cancel.child_token())?;
-    if options.dry_run {
-        publish::refuse_undecided(&history, &pipeline.name.value).await?;
+    let mut context = workspace.context(&pipeline.name.value, lane, history, cancel.child_token())?;
+    context = Arc::new(RunContext { interval: options.interval, ..context.as_ref().clone() });
+    if let Some(assignment) = &options.assignment {
+        context = Arc::new(RunContext { run: assignment.run.clone(), ..context.as_ref().clone() });
     }
-    for note in publish::recover(workspace, &history, &context).await? {
+    if options.dry_run {
+        publish::refuse_undecided(history, &pipeline.name.value).await?;
+    }
+    for note in publish::recover(workspace, history, &context, lane).await? {
         events(Event::Note(note));
     }
-    let mut summary = Attempt::new(workspace, pipeline, &history, context.clone(), options, &events, started).carry_out(cancel).await?;
+    let mut summary = Attempt::new(workspace, pipeline, history, context.clone(), options, events, started).carry_out(cancel).await?;
     if summary.status == "published" {
         // The run is what it is: what could not be removed now is removed by a later one.
-        match mend::purge_by_age(workspace, &history, context).await {
+        match mend::purge_by_age(workspace, history, context).await {
             Ok(note) => summary.notes.extend(note),
             Err(failure) => summary.notes.push(format!("old rows stay in quarantine: {}", failure.sentence())),
         }
@@ -86,7 +137,16 @@ pub async fn run(
 /// Makes attempts until one succeeds or none may, and ends the run.
 async fn attempts(mut attempt: Attempt<'_>, cancel: CancellationToken) -> Result<Summary> {
     let (workspace, history) = (attempt.workspace, attempt.history);
-    history.begin(&attempt.context.run, &attempt.context.pipeline, &workspace.now()).await?;
+    let assignment = attempt.options.assignment.as_ref();
+    let start = Start {
+        run: &attempt.context.run,
+        pipeline: &attempt.context.pipeline,
+        started_at: &workspace.now(),
+        lane: assignment.map_or(0, |assignment| assignment.lane),
+        task: assignment.map(|assignment| assignment.task.as_str()),
+        interval: attempt.options.interval.map(|interval| (interval.start, interval.end)),
+    };
+    history.begin(start).await?;
     (attempt.events)(Event::Started { run: attempt.context.run.clone(), bytes_total: None });
     let mut frugality = Frugality::Fast;
     let mut pauses = PAUSES.into_iter();
@@ -109,7 +169,7 @@ async fn attempts(mut attempt: Attempt<'_>, cancel: CancellationToken) -> Result
         } else {
             break Err(ended);
         }
-        attempt.context = afresh(workspace, &attempt.context, frugality, &cancel)?;
+        attempt.context = afresh(workspace, &attempt, frugality, &cancel)?;
     };
     let Ended { failure, decided, .. } = match outcome {
         Ok(summary) => return Ok(summary),
@@ -147,11 +207,13 @@ fn remembers(step: &PlannedStep) -> Option<BTreeMap<String, String>> {
 }
 
 /// A context for another try of the same run.
-fn afresh(workspace: &Workspace, last: &RunContext, frugality: Frugality, cancel: &CancellationToken) -> Result<Arc<RunContext>> {
+fn afresh(workspace: &Workspace, attempt: &Attempt<'_>, frugality: Frugality, cancel: &CancellationToken) -> Result<Arc<RunContext>> {
+    let last = attempt.context.as_ref();
+    let lane = attempt.options.assignment.as_ref().map_or(0, |assignment| assignment.lane);
     let mut context = RunContext {
         cancel: cancel.child_token(),
         // The last try's pool may still be held by tasks that are ending.
-        runtime: workspace.runtime(Some(workspace.state_dir.join("tmp").join(&last.pipeline)))?,
+        runtime: workspace.runtime(Some(workspace.spill(&last.pipeline, lane)))?,
         ..last.clone()
     };
     if frugality == Frugality::Frugal {
@@ -236,7 +298,10 @@ impl<'a> Attempt<'a> {
 
     /// Makes the run. Either everything is published, or nothing of it is visible anywhere.
     pub(crate) async fn carry_out(self, cancel: CancellationToken) -> Result<Summary> {
-        attempts(self, cancel).await
+        let span = trace::run(&self.context);
+        let outcome = attempts(self, cancel).instrument(span.clone()).await;
+        trace::end(&span, &outcome);
+        outcome
     }
 
     fn note(&mut self, note: String) {
@@ -307,6 +372,7 @@ impl<'a> Attempt<'a> {
         (self.events)(Event::Publishing);
         let now = || self.workspace.now();
         publish::publish(self.history, &self.context.run, &destinations, &mut summary, now)
+            .instrument(trace::publish(destinations.len()))
             .await
             .map_err(|failure| Ended { decided: true, ..failure.into() })?;
         self.clock(&mut summary);
@@ -429,10 +495,12 @@ impl<'a> Attempt<'a> {
         let mut work: JoinSet<(String, DfResult<Option<Kept>>)> = JoinSet::new();
         for ((sink, plan), destination) in flow.sinks.iter().zip(plans).zip(destinations) {
             let (name, load, tasks) = (sink.name.clone(), destination.load.clone(), tasks.clone());
-            work.spawn(async move {
-                let written = load.write_plan(plan, &tasks).await.map_err(|error| step::mark(&name, error));
+            let span = trace::load(&sink.name, &sink.kind);
+            let loading = async move {
+                let written = trace::loading(load.write_plan(plan, &tasks)).await.map_err(|error| step::mark(&name, error));
                 (name, written.map(|_| None))
-            });
+            };
+            work.spawn(loading.instrument(span));
         }
         for (tap, plan) in flow.checks.taps.iter().zip(taps) {
             let (step, tasks, context) = (tap.step.clone(), tasks.clone(), self.context.clone());
@@ -506,7 +574,8 @@ impl<'a> Attempt<'a> {
             let record = LoadRecord { sink: context.step.clone(), kind: lake::SINK.kind.to_owned(), state: load.stage(), published: false };
             self.history.stage(&self.context.run, &record).await?;
             destinations.push(Destination { record, load: load.clone() });
-            let count = load.write_all(stream, &tasks).await.map_err(|error| explain_step(&step::mark(step, error)))?;
+            let loading = trace::loading(load.write_all(stream, &tasks)).instrument(trace::load(&context.step, lake::SINK.kind));
+            let count = loading.await.map_err(|error| explain_step(&step::mark(step, error)))?;
             if count != rows {
                 return Err(
                     Failure::error("books", format!("{rows} rows of \"{step}\" were set aside and {count} written")).blame(Blame::Weir)
@@ -524,95 +593,6 @@ impl<'a> Attempt<'a> {
             load.write_all(mending.ended.stream(), &tasks).await.map_err(|error| explain_step(&step::mark(&mending.step, error)))?;
         }
         Ok(written)
-    }
-
-    fn rows_in(&self, planned: &plan::PlannedStep) -> u64 {
-        let own: u64 = match &planned.read {
-            Some(read) => read.rows(),
-            None => planned.taken.iter().map(|(_, reader)| reader.rows.load(Ordering::Relaxed)).sum(),
-        };
-        own + planned.given
-    }
-
-    fn book(&self, planned: &plan::PlannedStep, quarantined: &HashMap<String, u64>) -> StepBooks {
-        let step = &planned.step;
-        let rows_in = self.rows_in(planned);
-        let rows_out = step.rows_out.load(Ordering::Relaxed);
-        let rejected = planned.desk.rejected();
-        let rows_quarantined = quarantined.get(&step.name).copied().unwrap_or(0);
-        let rows_mended = planned.desk.mended();
-        let missing = rows_in.saturating_sub(rows_out + rejected + rows_mended);
-        // A step that a `limit` downstream stopped has no account: what it was not asked for it did not make.
-        let stopped = planned.taken.iter().any(|(_, reader)| reader.stopped_early.load(Ordering::Relaxed));
-        StepBooks {
-            step: step.name.clone(),
-            role: step.role.as_str().to_owned(),
-            kind: step.kind.clone(),
-            rows_in,
-            rows_out,
-            rows_quarantined,
-            rows_dropped: if planned.desk.keeps() { 0 } else { rejected },
-            rows_filtered: if planned.account == Account::Filtered { missing } else { 0 },
-            rows_deduplicated: if planned.account == Account::Deduplicated { missing } else { 0 },
-            rows_mended,
-            conserves: planned.account != Account::Remakes && !stopped && !step.partial.load(Ordering::Relaxed),
-            bytes: planned.read.as_ref().map_or(0, |read| read.bytes()),
-        }
-    }
-
-    /// Every reader that read to the end took what the step gave, once for each of its scans.
-    fn torn_edges(&self, flow: &Dataflow) -> Vec<String> {
-        let sinks = flow.sinks.iter().map(|sink| (sink.from.as_ref(), sink.name.as_str(), &sink.taken));
-        let taps = flow.checks.taps.iter().map(|tap| (tap.step.as_ref(), "an expectation", &tap.taken));
-        sinks
-            .chain(taps)
-            .filter(|(_, _, reader)| !reader.stopped_early.load(Ordering::Relaxed))
-            .filter_map(|(step, name, reader)| {
-                let (gave, took) = (step.rows_out.load(Ordering::Relaxed), reader.rows.load(Ordering::Relaxed));
-                (gave != took).then(|| format!("\"{}\" gave {gave} rows and \"{name}\" took {took}", step.name))
-            })
-            .collect()
-    }
-
-    /// Writes how long it took so far.
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
-    fn clock(&self, summary: &mut Summary) {
-        let elapsed = self.started.elapsed();
-        summary.duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        summary.rows_per_second = (summary.rows_read as f64 / elapsed.as_secs_f64().max(1e-9)) as u64;
-    }
-
-    fn summarize(&self, books: Books, expectations: Vec<ExpectationOutcome>) -> Summary {
-        let sources = || books.steps.iter().filter(|step| step.role == Role::Source.as_str());
-        let rows_read: u64 = sources().map(|step| step.rows_in).sum();
-        let sum = |count: fn(&StepBooks) -> u64| books.steps.iter().map(count).sum();
-        let mut summary = Summary {
-            run: self.context.run.clone(),
-            pipeline: self.context.pipeline.clone(),
-            status: "staged".to_owned(),
-            started_at: self.context.started_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
-            rows_read,
-            rows_loaded: books.sinks.iter().map(|sink| sink.rows_loaded).sum(),
-            rows_quarantined: sum(|step| step.rows_quarantined),
-            rows_dropped: sum(|step| step.rows_dropped),
-            rows_filtered: sum(|step| step.rows_filtered),
-            rows_deduplicated: sum(|step| step.rows_deduplicated),
-            bytes_read: sources().map(|step| step.bytes).sum(),
-            bytes_loaded: books.sinks.iter().map(|sink| sink.bytes).sum(),
-            books,
-            expectations,
-            params: self
-                .pipeline
-                .params
-                .iter()
-                .filter_map(|param| Some((param.name.value.clone(), param.value.as_ref()?.to_string())))
-                .collect(),
-            notes: self.notes.clone(),
-            mends: self.mending.as_ref().map(|mending| mending.mends.clone()),
-            ..Summary::default()
-        };
-        self.clock(&mut summary);
-        summary
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -25,11 +25,15 @@ use datafusion::{
     },
 };
 use futures::StreamExt;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use weir_connectors::{Reject, Rejects, error::Beneath};
 
-use crate::share::{Shared, SharedExec};
+use crate::{
+    share::{Shared, SharedExec},
+    trace::Trail,
+};
 
 /// Source or transform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +99,9 @@ pub struct Step {
     streams: AtomicUsize,
     readers: AtomicUsize,
     scans: AtomicUsize,
-    shared: OnceCell<Arc<Shared>>,
+    /// While any reader lives: the plan holds the step, which must not hold the plan.
+    shared: Mutex<Weak<Shared>>,
+    trail: Trail,
 }
 
 impl Step {
@@ -129,7 +135,8 @@ impl Step {
             streams: AtomicUsize::new(0),
             readers: AtomicUsize::new(0),
             scans: AtomicUsize::new(0),
-            shared: OnceCell::new(),
+            shared: Mutex::default(),
+            trail: Trail::here(),
         }
     }
 
@@ -239,14 +246,16 @@ impl TableProvider for StepTable {
             let plan = self.step.plan(session, projection, filters, limit).await?;
             return Ok(Arc::new(SharedExec::alone(plan, self.reader.clone())));
         }
-        let shared = self
-            .step
-            .shared
-            .get_or_try_init::<DataFusionError, _, _>(|| async {
-                Ok(Arc::new(Shared::new(self.step.plan(session, None, &[], None).await?)))
-            })
-            .await?;
-        SharedExec::reader(shared.clone(), projection.cloned(), self.reader.clone())
+        let mut known = self.step.shared.lock().await;
+        let shared = match known.upgrade() {
+            Some(shared) => shared,
+            None => {
+                let shared = Arc::new(Shared::new(self.step.plan(session, None, &[], None).await?));
+                *known = Arc::downgrade(&shared);
+                shared
+            }
+        };
+        SharedExec::reader(shared, projection.cloned(), self.reader.clone())
     }
 }
 
@@ -364,18 +373,21 @@ impl ExecutionPlan for StepExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
         let step = self.step.clone();
         let projection = self.projection.clone();
-        let stream = self.input.execute(partition, context).map_err(|error| mark(&step.name, error))?;
+        let working = self.step.trail.begin(&self.step);
+        let stream = working.span.in_scope(|| self.input.execute(partition, context)).map_err(|error| mark(&step.name, error))?;
         let ended = Ended { step: self.step.clone(), ended: false };
-        let stream = futures::stream::unfold((stream, ended), move |(mut stream, mut ended)| {
+        let stream = futures::stream::unfold((stream, ended, working), move |(mut stream, mut ended, working)| {
             let (step, projection) = (step.clone(), projection.clone());
-            async move {
+            let span = working.span.clone();
+            let next = async move {
                 let Some(batch) = stream.next().await else {
                     ended.note();
                     return None;
                 };
                 let passed = batch.and_then(|batch| pass(&step, projection.as_ref(), batch));
-                Some((passed.map_err(|error| mark(&step.name, error)), (stream, ended)))
-            }
+                Some((passed.map_err(|error| mark(&step.name, error)), (stream, ended, working)))
+            };
+            next.instrument(span)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
     }

@@ -24,6 +24,7 @@ use weir_schemas::infer::{Observer, Options};
 
 use crate::{
     error::{Failure, Result},
+    interval,
     plan::{self, Frugality, fork},
     quarantine::Desk,
     query::Session,
@@ -194,7 +195,9 @@ async fn open(workspace: &Workspace, origin: &Origin) -> Result<Opened> {
             Ok(Opened { session: session.apart(), table, desks: vec![] })
         }
         Origin::Step { pipeline, step } => {
-            let context = workspace.dry_context(&pipeline.name.value)?;
+            let mut context = RunContext::clone(&*workspace.dry_context(&pipeline.name.value)?);
+            context.interval = interval::last_whole(pipeline, context.started_at);
+            let context = Arc::new(context);
             let (session, steps) = plan::plan_step(pipeline, &context, step).await?;
             let desks = steps.iter().map(|planned| planned.desk.clone()).collect();
             let planned = steps.into_iter().find(|planned| planned.step.name == *step).expect("it was planned");

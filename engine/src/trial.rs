@@ -149,7 +149,7 @@ pub fn part(pipeline: &Pipeline, targets: &[String], given: impl Fn(&str) -> boo
 
 impl Trial<'_> {
     /// The part of the pipeline that is planned, with what is judged of it.
-    fn prepared(&self) -> Pipeline {
+    pub(crate) fn prepared(&self) -> Pipeline {
         let (mut part, _) = part(self.pipeline, &self.targets, |name| self.given.contains_key(name));
         match self.judge {
             Judge::Nothing | Judge::Counts => {

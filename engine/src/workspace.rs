@@ -1,6 +1,14 @@
 //! What every command works with: the project, its state folder, its lake, its memory and the clock.
 
-use std::{collections::HashMap, fs::File, io::ErrorKind, num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::ErrorKind,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use datafusion::execution::{
@@ -8,17 +16,24 @@ use datafusion::execution::{
     memory_pool::{FairSpillPool, TrackConsumersPool},
     runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
 };
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use weir_connectors::{Blame, Connections, RunContext};
+use weir_connectors::{Blame, Connections, Retry, RunContext};
 use weir_pipelines::Project;
 
 use crate::{
     contracts::Contracts,
     error::{Failure, Result},
-    history::History,
+    history::{
+        History, Place,
+        lanes::{self, Lane},
+    },
+    state,
 };
 
+/// How often a run looks for a lane that it waits for.
+const LANE_LOOK: Duration = Duration::from_millis(50);
 /// Rows per batch between steps.
 const BATCH_ROWS: usize = 8192;
 
@@ -50,6 +65,22 @@ pub struct Workspace {
     pub clock: fn() -> DateTime<Utc>,
     /// Contracts that have been compiled.
     pub contracts: Arc<Contracts>,
+    /// The run history, once it is open.
+    history: Arc<OnceCell<History>>,
+}
+
+/// What a lane's files and marks are called. No pipeline has a tilde in its name.
+fn lane_name(name: &str, lane: u32) -> String {
+    if lane == 0 { name.to_owned() } else { format!("{name}~{lane}") }
+}
+
+/// A failure of the state's folder. A disk that is full has room again some day; what may not be written never may.
+fn unusable(what: &str, error: &std::io::Error) -> Failure {
+    let failure = Failure::error("state", format!("{what}: {error}")).blame(Blame::System);
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => failure.retry(Retry::Later),
+        _ => failure,
+    }
 }
 
 impl Workspace {
@@ -68,40 +99,72 @@ impl Workspace {
             cpus: machine.cpus.max(1),
             clock,
             contracts: Arc::default(),
+            history: Arc::default(),
             project,
         }
     }
 
-    /// Opens the run history, making `.weir` and the database where they are missing.
+    /// Opens the run history, making `.weir` and the database where they are missing. It is opened once.
     pub async fn history(&self) -> Result<History> {
-        std::fs::create_dir_all(&self.state_dir).map_err(|error| {
-            Failure::error("state", format!("cannot make the folder \"{}\": {error}", self.state_dir.display()))
-                .blame(Blame::System)
-                .help("the project's folder must be writable")
-        })?;
-        History::open(&self.state_dir.join("state.db"), &Uuid::now_v7().to_string()).await
+        let open = async {
+            std::fs::create_dir_all(&self.state_dir).map_err(|error| {
+                unusable(&format!("cannot make the folder \"{}\"", self.state_dir.display()), &error)
+                    .help("the project's folder must be writable")
+            })?;
+            let place = match &self.project.state {
+                None => Place::File(self.state_dir.join("state.db")),
+                Some(settings) => state::place(settings, &self.environment, &self.project.root).await?,
+            };
+            History::open(&place, &Uuid::now_v7().to_string()).await
+        };
+        self.history.get_or_try_init(|| open).await.cloned()
     }
 
     /// Opens the run history where there is one already, as a look at it does.
     pub async fn existing_history(&self) -> Result<Option<History>> {
-        if self.state_dir.join("state.db").is_file() { self.history().await.map(Some) } else { Ok(None) }
+        let is_there = self.project.state.is_some() || self.state_dir.join("state.db").is_file();
+        if is_there { self.history().await.map(Some) } else { Ok(None) }
     }
 
-    /// Holds a pipeline's lock file, which the system lets go however the process ends. Refuses while another process holds it.
-    pub fn lock(&self, pipeline: &str) -> Result<File> {
+    /// Takes a lane of a pipeline. Refuses while another process has it: one on this machine, or with a shared state on any.
+    pub async fn lane(&self, history: &History, pipeline: &str, lane: u32) -> Result<Lane> {
+        let file = self.lock(&lane_name(pipeline, lane))?;
+        history.take_lane(file, pipeline, lane).await
+    }
+
+    /// The same, and waits a while for it where another run has it.
+    pub async fn lane_within(
+        &self,
+        patience: Duration,
+        history: &History,
+        pipeline: &str,
+        lane: u32,
+        cancel: &CancellationToken,
+    ) -> Result<Lane> {
+        let began = Instant::now();
+        loop {
+            match self.lane(history, pipeline, lane).await {
+                Err(Failure::Error(error)) if error.code == "already-running" && began.elapsed() < patience => {}
+                lane => return lane,
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return Err(Failure::Interrupted),
+                () = tokio::time::sleep(LANE_LOOK) => {}
+            }
+        }
+    }
+
+    /// Holds a lock file, which the system lets go however the process ends. Refuses while another process holds it. It is named after a pipeline or what is done of one.
+    pub fn lock(&self, name: &str) -> Result<File> {
         let folder = self.state_dir.join("locks");
-        let path = folder.join(format!("{pipeline}.lock"));
-        let failed =
-            |error: std::io::Error| Failure::error("state", format!("cannot lock \"{}\": {error}", path.display())).blame(Blame::System);
+        let path = folder.join(format!("{name}.lock"));
+        let failed = |error: std::io::Error| unusable(&format!("cannot lock \"{}\"", path.display()), &error);
         let file = std::fs::create_dir_all(&folder)
             .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path))
             .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(file),
-            Err(std::fs::TryLockError::WouldBlock) => {
-                Err(Failure::error("already-running", format!("pipeline \"{pipeline}\" is running already"))
-                    .help("wait until it has ended, or stop it; \"weir runs list\" shows it"))
-            }
+            Err(std::fs::TryLockError::WouldBlock) => Err(lanes::taken(name.split('~').next().unwrap_or(name))),
             Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
         }
     }
@@ -127,17 +190,22 @@ impl Workspace {
             .map_err(|error| crate::run::explain(&error))
     }
 
-    /// What a run of a pipeline shares. The caller holds the pipeline's lock: spill files an earlier process left are removed.
-    pub fn context(&self, pipeline: &str, history: &History, cancel: CancellationToken) -> Result<Arc<RunContext>> {
-        let spill = self.state_dir.join("tmp").join(pipeline);
+    /// The folder of spill files of a lane.
+    pub fn spill(&self, pipeline: &str, lane: u32) -> PathBuf {
+        self.state_dir.join("tmp").join(lane_name(pipeline, lane))
+    }
+
+    /// What a run of a pipeline shares. The caller holds the lane: spill files an earlier process left are removed.
+    pub fn context(&self, pipeline: &str, lane: u32, history: &History, cancel: CancellationToken) -> Result<Arc<RunContext>> {
+        let spill = self.spill(pipeline, lane);
         let made = match std::fs::remove_dir_all(&spill) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => std::fs::create_dir_all(&spill),
         };
-        made.map_err(|error| {
-            Failure::error("state", format!("cannot make the folder \"{}\": {error}", spill.display())).blame(Blame::System)
-        })?;
-        self.context_in(pipeline, &history.id, self.runtime(Some(spill))?, cancel)
+        made.map_err(|error| unusable(&format!("cannot make the folder \"{}\"", spill.display()), &error))?;
+        // Lanes write the same destinations side by side, as other states do.
+        let state = if lane == 0 { history.id.clone() } else { lane_name(&history.id, lane) };
+        self.context_in(pipeline, &state, self.runtime(Some(spill))?, cancel)
     }
 
     /// What a check of a pipeline shares: nothing is written anywhere.
@@ -151,6 +219,7 @@ impl Workspace {
             pipeline: pipeline.to_owned(),
             state: state.to_owned(),
             started_at: (self.clock)(),
+            interval: None,
             root: self.project.root.clone(),
             state_dir: self.state_dir.clone(),
             lake: self.lake.clone(),

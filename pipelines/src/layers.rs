@@ -108,6 +108,8 @@ enum Place {
     Root,
     Params,
     Schedule,
+    Triggers,
+    Trigger,
     Sources,
     Transforms,
     Sinks,
@@ -122,6 +124,8 @@ impl Place {
         match (self, key) {
             (Self::Root, "params") => Self::Params,
             (Self::Root, "schedule") => Self::Schedule,
+            (Self::Root, "trigger") => Self::Triggers,
+            (Self::Triggers, _) => Self::Trigger,
             (Self::Root, "source") => Self::Sources,
             (Self::Root, "transform") => Self::Transforms,
             (Self::Root, "sink") => Self::Sinks,
@@ -146,6 +150,7 @@ impl Place {
         match self {
             Self::Schedule => ["cron", "every"].contains(&key) && has(&["cron", "every"]),
             Self::Source => kind(&SOURCE_KEYS),
+            Self::Trigger => kind(&[]),
             Self::Sink => kind(&SINK_KEYS),
             Self::Transform => OPERATORS.contains(&key) && has(&OPERATORS) || key == "from" && own.contains_key("sql"),
             _ => false,

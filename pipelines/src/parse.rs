@@ -7,9 +7,11 @@ pub(crate) mod matrix;
 mod operators;
 pub(crate) mod params;
 mod schedule;
+pub(crate) mod server;
 mod steps;
 mod test;
 mod torn;
+mod trigger;
 pub(crate) mod walk;
 
 use std::{
@@ -30,9 +32,10 @@ use crate::{
 pub(crate) use expect::{CHECKS, RUNS, RUNS_MIN, Z_MAX};
 pub(crate) use operators::OPERATORS;
 pub(crate) use steps::{MISSING_COLUMN, MODES, NEW_COLUMN, SINK_KEYS, SOURCE_KEYS, TYPE_CHANGE};
+pub(crate) use trigger::KINDS as TRIGGER_KINDS;
 use walk::{Table, Walk, integer, is_name, type_name};
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "weir",
     "name",
     "description",
@@ -42,6 +45,7 @@ const KEYS: [&str; 14] = [
     "params",
     "matrix",
     "schedule",
+    "trigger",
     "source",
     "transform",
     "sink",
@@ -364,11 +368,13 @@ fn read(walk: &mut Walk<'_>, root: &DeTable<'_>, folder: PathBuf, row: Option<&s
         let entries = walk.as_table("schedule", value)?;
         schedule::schedule(walk, Table { entries, what: "[schedule]", span: &span }, name.as_ref().map(|name| name.value.as_str()))
     });
+    let triggers = trigger::triggers(walk, root, name.as_ref().map(|name| name.value.as_str()));
     let mut steps = steps::steps(walk, root, vocabulary);
     let order = graph::order(walk, &steps.declared);
     graph::sort(&mut steps.transforms, &order);
     let (expectations, reads) = expect::expectations(walk, root, &steps.declared);
-    let tests = test::tests(walk, root, &steps.declared);
+    let zone = schedule.as_ref().map_or(chrono_tz::UTC, |schedule| schedule.timezone);
+    let tests = test::tests(walk, root, &steps.declared, zone);
     graph::unread(walk, &steps.declared, &reads);
     let top: Span = name.as_ref().map_or(0..0, |name: &Spanned<String>| name.span.clone());
     for (role, code, help) in [
@@ -380,7 +386,7 @@ fn read(walk: &mut Walk<'_>, root: &DeTable<'_>, folder: PathBuf, row: Option<&s
             walk.error(code, format!("the pipeline has no {}", role.key()), top.clone(), "").help.push(help.into());
         }
     }
-    Pipeline {
+    let pipeline = Pipeline {
         file: walk.file().clone(),
         folder,
         name: match (name, row) {
@@ -391,6 +397,7 @@ fn read(walk: &mut Walk<'_>, root: &DeTable<'_>, folder: PathBuf, row: Option<&s
         owner,
         tags,
         schedule,
+        triggers,
         sources: steps.sources,
         transforms: steps.transforms,
         sinks: steps.sinks,
@@ -399,7 +406,15 @@ fn read(walk: &mut Walk<'_>, root: &DeTable<'_>, folder: PathBuf, row: Option<&s
         params: vec![],
         warnings: vec![],
         changes: Changes::default(),
+    };
+    // Of a step that is wrong, nobody knows what it reads.
+    if walk.errors() == 0 && !pipeline.reads_interval() {
+        for interval in pipeline.tests.iter().filter_map(|test| test.interval.as_ref()) {
+            let message = "\"interval\" changes nothing: no step reads the interval of its run";
+            walk.warning("no-effect", message, interval.span.clone(), "");
+        }
     }
+    pipeline
 }
 
 fn version(walk: &mut Walk<'_>, table: Table<'_, '_>) {
@@ -428,6 +443,7 @@ fn version(walk: &mut Walk<'_>, table: Table<'_, '_>) {
 pub(crate) struct KnownKeys {
     pub(crate) pipeline: &'static [&'static str],
     pub(crate) schedule: &'static [&'static str],
+    pub(crate) triggers: [&'static [&'static str]; 3],
     pub(crate) source: &'static [&'static str],
     pub(crate) transform: &'static [&'static str],
     pub(crate) operators: &'static [&'static str],
@@ -443,6 +459,7 @@ pub(crate) fn known_keys() -> KnownKeys {
     KnownKeys {
         pipeline: &KEYS,
         schedule: &schedule::KEYS,
+        triggers: [&trigger::KINDS, &trigger::FILE_KEYS, &trigger::PIPELINE_KEYS],
         source: &steps::SOURCE_KEYS,
         transform: &steps::TRANSFORM_KEYS,
         operators: &operators::OPERATORS,

@@ -138,7 +138,7 @@ fn the_file_of_the_design_is_read_whole() {
     assert_eq!(render(&pipeline.warnings), "");
     assert_eq!((pipeline.name.value.as_str(), pipeline.owner.as_deref(), pipeline.tags.len()), ("flights", Some("data@example.com"), 1));
     let schedule = pipeline.schedule.expect("a schedule");
-    assert_eq!(schedule.cron.as_ref().map(|cron| cron.value.as_str()), Some("15 6 * * *"));
+    assert_eq!(schedule.cron.as_ref().map(|cron| cron.text()), Some("15 6 * * *"));
     assert_eq!((schedule.timezone, schedule.catch_up, schedule.overlap), (chrono_tz::America::New_York, CatchUp::Latest, Overlap::Skip));
     assert_eq!((schedule.after[0].value.as_str(), schedule.timeout), ("airports", Some(Duration::from_secs(1800))));
     assert_eq!(schedule.retry, Some(Retry { attempts: 3, backoff: Duration::from_secs(30), backoff_max: Duration::from_secs(600) }));
@@ -256,7 +256,7 @@ fn a_wrong_set_is_told_with_what_it_gave() {
 error[unknown-key]: a pipeline has no key "ownr"
   1:1 "": not a key
   = help: did you mean "owner"?
-  = help: keys are: weir, name, description, owner, tags, extends, params, matrix, schedule, source, transform, sink, expect, test
+  = help: keys are: weir, name, description, owner, tags, extends, params, matrix, schedule, trigger, source, transform, sink, expect, test
   = help: --set gave "ownr" the value "me"
 error[unknown-word]: "overlap" cannot be "run"
   1:1 "": not known
@@ -333,7 +333,7 @@ proptest! {
                 StepRows { step: place("a"), of: "a".to_owned(), rows: Rows::Any(rows.clone()) },
                 StepRows { step: place("z"), of: "a".to_owned(), rows: Rows::Ordered(rows) },
             ],
-            quarantine: vec![], fails: None, now: None, params: vec![], made: None,
+            quarantine: vec![], fails: None, now: None, interval: None, params: vec![], made: None,
         };
         let text = format!("{}\n{}", small(""), test.to_toml(&[remark]));
         let pipeline = read(&text, &[]).unwrap_or_else(|found| panic!("{text}\n{}", render(&found)));

@@ -29,6 +29,8 @@ pub struct Pipeline {
     pub tags: Vec<String>,
     /// When it runs by itself.
     pub schedule: Option<Schedule>,
+    /// What starts it beside the clock, as written.
+    pub triggers: Vec<Trigger>,
     /// Where rows come from, as written.
     pub sources: Vec<Source>,
     /// What changes them, each after the steps it reads.
@@ -53,6 +55,60 @@ impl Pipeline {
         let given = self.params.iter().filter(|param| param.is_given);
         given.filter_map(|param| Some((param.name.clone(), param.value.clone()?))).collect()
     }
+
+    /// Whether it can only be run for an interval: its SQL uses `$interval_start` or `$interval_end`, or one of its sources is bounded by them.
+    pub fn reads_interval(&self) -> bool {
+        self.interval_use(|_| true).is_some()
+    }
+
+    /// Where one of these steps, or an expectation, uses the interval of a run first.
+    pub fn interval_use(&self, is_meant: impl Fn(&str) -> bool) -> Option<Span> {
+        let of_source = |source: &Source| {
+            let written = source.incremental.as_ref()?;
+            matches!(written.value, Incremental::Interval { .. }).then(|| written.span.clone())
+        };
+        let by_steps = self.transforms.iter().filter(|step| is_meant(&step.name.value)).filter_map(|step| match &step.operator {
+            Operator::Sql(sql) | Operator::Filter(sql) => Some(sql),
+            _ => None,
+        });
+        let by_checks = self.expectations.iter().filter_map(|expectation| match &expectation.expected {
+            Expected::NoRows(sql) | Expected::Change { of: Measure::Aggregate(sql), .. } => Some(sql),
+            _ => None,
+        });
+        self.sources
+            .iter()
+            .filter(|step| is_meant(&step.name.value))
+            .find_map(of_source)
+            .or_else(|| by_steps.chain(by_checks).find_map(SqlText::interval_use))
+    }
+}
+
+/// What starts a pipeline beside the clock.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trigger {
+    /// Unique in the pipeline.
+    pub name: Spanned<String>,
+    /// What it waits for.
+    pub kind: TriggerKind,
+}
+
+/// What a trigger waits for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TriggerKind {
+    /// A file that comes.
+    File {
+        /// A file, folder, pattern or URL, as a `file` source's `path`.
+        path: Spanned<String>,
+        /// It has come when its name and size have not changed for so long. Default 10s.
+        debounce: Duration,
+        /// The parameter, of type text, that is given its path: one run for each file. None: one run for all that have come.
+        param: Option<Spanned<String>>,
+    },
+    /// Another pipeline publishes.
+    Pipeline {
+        /// Its name.
+        name: Spanned<String>,
+    },
 }
 
 /// What every row of a step must satisfy, and what becomes of one that does not.
@@ -152,6 +208,11 @@ pub enum OnTypeChange {
 /// How a source knows what is new.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Incremental {
+    /// Rows whose column lies within the interval that the run is for: at its start or later, and before its end.
+    Interval {
+        /// The column.
+        column: String,
+    },
     /// Each file once, known by path, size and modification time or entity tag.
     Files,
     /// Rows whose cursor column lies beyond the last published position.

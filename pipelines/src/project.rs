@@ -1,5 +1,5 @@
 //! `weir.toml`: what a project's pipelines share, with the chosen profile laid over it.
-//! What a connection's kind, a server or an alert may hold is left to those who read it; `{ env = … }` and its kin stay as written.
+//! What a kind of connection or of alert may hold is left to those who read it; `{ env = … }` and its kin stay as written.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -9,9 +9,10 @@ use toml::de::{DeTable, DeValue};
 use crate::{
     diagnostic::{Diagnostic, Diagnostics, SourceFile, Spanned},
     parse::{
-        after_syntax, sort, syntax_errors,
+        after_syntax, server, sort, syntax_errors,
         walk::{Table, Walk, in_order, integer, is_name, suggest},
     },
+    server::{Alert, Server},
     settings::{Document, Settings},
     units,
 };
@@ -31,6 +32,12 @@ pub struct Project {
     pub memory_limit_bytes: Option<u64>,
     /// How long the quarantine keeps rows that were mended or discarded. None: until they are purged.
     pub quarantine_keep: Option<Duration>,
+    /// The `[state]` table: where the run history is kept in place of `.weir/state.db`.
+    pub state: Option<Settings>,
+    /// What a server of the project does.
+    pub server: Server,
+    /// Whom it alerts, in the order they were written.
+    pub alerts: Vec<Alert>,
     /// Profiles that `weir.toml` offers.
     pub profiles: Vec<String>,
     /// The chosen one.
@@ -55,7 +62,7 @@ pub struct PartialProject {
     pub follow_on: Vec<&'static str>,
 }
 
-pub(crate) const KEYS: [&str; 6] = ["connection", "lake", "memory", "quarantine", "server", "alert"];
+pub(crate) const KEYS: [&str; 7] = ["connection", "lake", "memory", "quarantine", "state", "server", "alert"];
 
 impl Project {
     /// A project without `weir.toml`.
@@ -67,6 +74,9 @@ impl Project {
             lake_path: ".weir/lake".into(),
             memory_limit_bytes: None,
             quarantine_keep: None,
+            state: None,
+            server: Server::default(),
+            alerts: Vec::new(),
             profiles: Vec::new(),
             profile: None,
         }
@@ -117,6 +127,26 @@ impl Project {
                 }
             }
         }
+        if let Some((key, state)) = merged.get_key_value("state").filter(|(_, state)| state.get_ref().is_table()) {
+            let kind = Spanned { value: "state".to_owned(), span: key.span() };
+            project.state = Some(Settings::new(&document, vec!["state".into()], kind, state.span()));
+        }
+        // What is wrong with a part has been said of it; here it is what the parts come to.
+        let mut whole = Walk::new(&document);
+        if let Some(value) = merged.get("server") {
+            project.server = server::server(&mut whole, value);
+            whole.found.clear();
+            if let Some(entries) = value.get_ref().as_table() {
+                server::check_server(&mut whole, entries, &project.server, project.connections.iter());
+            }
+        }
+        if let Some(DeValue::Table(alerts)) = merged.get("alert").map(toml::Spanned::get_ref) {
+            for (name, value) in in_order(alerts) {
+                let entries = value.get_ref().as_table();
+                project.alerts.extend(entries.and_then(|entries| server::alert(&document, &name, entries)));
+            }
+        }
+        walk.found.append(&mut whole.found);
         let mut follow_on = Vec::new();
         let is_chosen = profile.is_none_or(|profile| project.profiles.iter().any(|known| known == profile));
         if !syntax.is_empty() || !is_chosen || !are_names_known(&merged) {
@@ -168,7 +198,7 @@ fn check(walk: &mut Walk<'_>, root: &DeTable<'_>) -> Vec<String> {
     let start = 0..0;
     let known: Vec<&str> = KEYS.into_iter().chain(["profile"]).collect();
     walk.unknown_keys(Table { entries: root, what: "weir.toml", span: &start }, &known);
-    check_shared(walk, root);
+    check_shared(walk, root, None);
     let Some(value) = root.get("profile") else { return vec![] };
     let Some(profiles) = walk.as_table("profile", value) else { return vec![] };
     let mut names = Vec::new();
@@ -177,7 +207,7 @@ fn check(walk: &mut Walk<'_>, root: &DeTable<'_>) -> Vec<String> {
         if let Some(profile) = walk.as_table(&name.value, value) {
             let what = format!("profile \"{}\"", name.value);
             walk.unknown_keys(Table { entries: profile, what: &what, span: &name.span }, &KEYS);
-            check_shared(walk, profile);
+            check_shared(walk, profile, Some(root));
         }
         names.push(name.value);
     }
@@ -191,8 +221,8 @@ fn check_name(walk: &mut Walk<'_>, name: &Spanned<String>, what: &str) {
     }
 }
 
-/// Checks what both the root and a profile may hold.
-fn check_shared(walk: &mut Walk<'_>, root: &DeTable<'_>) {
+/// Checks what both the root and a profile may hold; a profile is laid over `base`.
+fn check_shared(walk: &mut Walk<'_>, root: &DeTable<'_>, base: Option<&DeTable<'_>>) {
     if let Some(value) = root.get("connection")
         && let Some(connections) = walk.as_table("connection", value)
     {
@@ -224,15 +254,22 @@ fn check_shared(walk: &mut Walk<'_>, root: &DeTable<'_>) {
             walk.error("bad-duration", message, keep.span(), "");
         }
     }
+    if let Some(value) = root.get("state") {
+        // Its keys are checked by who reads them, as a connection's are.
+        walk.as_table("state", value);
+    }
     if let Some(value) = root.get("server") {
-        walk.as_table("server", value);
+        server::server(walk, value);
     }
     if let Some(value) = root.get("alert")
         && let Some(alerts) = walk.as_table("alert", value)
     {
         for (name, value) in in_order(alerts) {
             check_name(walk, &name, "an alert");
-            walk.as_table(&name.value, value);
+            let is_part = base.and_then(|base| self::value(base, "alert", &name.value)).is_some();
+            if let Some(entries) = walk.as_table(&name.value, value) {
+                server::check_alert(walk, &name, entries, is_part);
+            }
         }
     }
 }
@@ -289,9 +326,12 @@ path = "lake"
 [memory]
 limit = "2GB"
 [server]
-port = 8080
-[alert.mail]
-to = "ops@example.com"
+listen = "127.0.0.1:8080"
+connection_runs_max = { warehouse = 2 }
+[alert.ops]
+repeat = "1h"
+[alert.ops.webhook]
+url = { env = "OPS_URL" }
 [profile.prod.lake]
 path = "s3://company-lake/weir"
 [profile.prod.connection.warehouse.postgres]
@@ -299,6 +339,13 @@ url = { file = "/run/secrets/url" }
 [profile.prod.connection.olap.postgres]
 url = "postgres://olap"
 [profile.prod.connection.new.http]
+[profile.prod.server]
+listen = "0.0.0.0:8080"
+expose = true
+[profile.prod.alert.ops]
+on = ["failed"]
+[profile.prod.alert.ops.slack]
+url = { env = "SLACK_URL" }
 [profile.small]
 memory.limit = 1048576
 "#;
@@ -336,6 +383,23 @@ memory.limit = 1048576
         let settings: Postgres = prod.connections["warehouse"].settings.read().expect("right");
         assert_eq!((settings.url.to_string().as_str(), settings.pool_max), (r#"{ file = "/run/secrets/url" }"#, Some(8)));
         assert_eq!(project(Some("small")).expect("right").memory_limit_bytes, Some(1 << 20));
+    }
+
+    #[test]
+    fn a_server_and_its_alerts_are_read_with_the_profile_laid_over_them() {
+        let plain = project(None).expect("right");
+        assert_eq!(plain.server.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(plain.server.connection_runs_max.get("warehouse"), Some(&2));
+        assert_eq!((plain.server.runs_max, plain.server.expose, plain.server.log), (4, false, None));
+        let [ops] = plain.alerts.as_slice() else { panic!("{:?}", plain.alerts) };
+        assert_eq!((ops.name.as_str(), ops.settings.kind.value.as_str(), ops.on.len()), ("ops", "webhook", 6));
+        assert_eq!((ops.repeat, ops.group), (Some(Duration::from_secs(3600)), None));
+        let prod = project(Some("prod")).expect("right");
+        assert_eq!((prod.server.listen.to_string().as_str(), prod.server.expose), ("0.0.0.0:8080", true));
+        let [ops] = prod.alerts.as_slice() else { panic!("{:?}", prod.alerts) };
+        assert_eq!((ops.settings.kind.value.as_str(), ops.on.as_slice()), ("slack", [crate::Cause::Failed].as_slice()));
+        assert_eq!(ops.settings.entries().keys().collect::<Vec<_>>(), ["url"], "another kind takes the place of the first");
+        assert_eq!(ops.repeat, Some(Duration::from_secs(3600)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod project;
 
 use serde_json::{Map, Value, json};
 
-use crate::parse::{CHECKS, MISSING_COLUMN, MODES, NEW_COLUMN, OPERATORS, RUNS, RUNS_MIN, TYPE_CHANGE, Z_MAX};
+use crate::parse::{CHECKS, MISSING_COLUMN, MODES, NEW_COLUMN, OPERATORS, RUNS, RUNS_MIN, TRIGGER_KINDS, TYPE_CHANGE, Z_MAX};
 
 pub use project::project_schema;
 
@@ -37,6 +37,7 @@ pub fn pipeline_schema(sources: &[KindSchema], sinks: &[KindSchema]) -> Value {
     defs.insert("test".into(), test());
     defs.insert("param".into(), param());
     defs.insert("schedule".into(), schedule());
+    defs.insert("trigger".into(), trigger());
     defs.insert("source".into(), step("Where rows come from.", source_keys(), "source", sources));
     defs.insert("sink".into(), step("Where rows go.", sink_keys(), "sink", sinks));
     defs.insert("transform".into(), transform());
@@ -80,6 +81,7 @@ pub fn pipeline_schema(sources: &[KindSchema], sinks: &[KindSchema]) -> Value {
                 "description": "One pipeline for each row of values of parameters.",
             },
             "schedule": { "$ref": "#/$defs/schedule" },
+            "trigger": named("trigger", "What starts the pipeline beside the clock: one table per trigger, [trigger.NAME.KIND]."),
             "source": some("source", "Where rows come from: one table per step, [source.NAME], with its kind below it, [source.NAME.KIND]."),
             "transform": named("transform", "What changes rows: one table per step, [transform.NAME]."),
             "sink": some("sink", "Where rows go: one table per step, [sink.NAME], with its kind below it, [sink.NAME.KIND]."),
@@ -207,6 +209,7 @@ fn source_keys() -> Value {
                         }),
                         &["cursor"],
                     ),
+                    table("Rows whose column lies within the interval that the run is for.", json!({ "interval": string("The column.", None) }), &["interval"]),
                 ],
             },
         }),
@@ -297,6 +300,10 @@ fn transform() -> Value {
 }
 
 fn schedule() -> Value {
+    let moment = |description: &str| {
+        let format = |format: &str| json!({ "type": "string", "format": format });
+        json!({ "anyOf": [format("date"), format("date-time"), format("date-time-local")], "description": description })
+    };
     let mut schedule = table(
         "When the pipeline runs by itself.",
         json!({
@@ -306,7 +313,11 @@ fn schedule() -> Value {
             "catch_up": words(&["all", "latest", "none"], "latest", "What happens to ticks missed while nothing ran."),
             "overlap": words(&["skip", "queue", "cancel"], "skip", "What happens when the run before still runs."),
             "after": { "type": "array", "items": { "type": "string" }, "description": "Pipelines that must have published for the interval first." },
+            "start": moment("No interval begins before it: a date or a datetime, on the clock of timezone unless it has an offset."),
+            "end": moment("No interval ends after it: a date or a datetime, on the clock of timezone unless it has an offset."),
             "timeout": duration("A run longer than this is stopped."),
+            "deadline": duration("An interval that is not published so long after its tick is late, which is told."),
+            "jitter": duration("A run starts later than its tick by up to this: the same for a pipeline and tick each time."),
             "retry": table(
                 "How failures outside the pipeline are tried again: exponential backoff with full jitter.",
                 json!({
@@ -321,6 +332,23 @@ fn schedule() -> Value {
     );
     merge(&mut schedule, json!({ "oneOf": [{ "required": ["cron"] }, { "required": ["every"] }] }));
     schedule
+}
+
+fn trigger() -> Value {
+    let file = table(
+        "Files come.",
+        json!({
+            "path": string("A file, folder, pattern or URL, as a file source's path.", None),
+            "debounce": duration("A file has come when its name and size have not changed for so long. Default 10s."),
+            "param": string("The parameter, of type text, that is given the path of the file: one run for each file. Default: one run for all that have come.", None),
+        }),
+        &["path"],
+    );
+    let pipeline = table("Another pipeline publishes.", json!({ "name": string("Its name.", Some("^[A-Za-z0-9_-]+$")) }), &["name"]);
+    let mut trigger = table("What starts the pipeline beside the clock.", json!({ "file": file, "pipeline": pipeline }), &[]);
+    let required: Vec<Value> = TRIGGER_KINDS.iter().map(|kind| json!({ "required": [kind] })).collect();
+    merge(&mut trigger, json!({ "oneOf": required }));
+    trigger
 }
 
 fn expectation() -> Value {
@@ -456,7 +484,7 @@ fn test() -> Value {
             "quarantine": steps("Rows that a step rejects, as the quarantine shows them: code, column, reason, row, raw.", rejected),
             "fails": fails,
             "now": { "description": "The time it is: a date or a datetime. Default: when the test is run." },
-            "interval": { "description": "The interval that is run." },
+            "interval": { "description": "The interval that is run: two datetimes or dates, on the clock of the schedule's timezone unless they have an offset." },
             "params": { "type": "object", "description": "Values of parameters for this test.", "additionalProperties": true },
         }),
         &["name", "given"],
@@ -515,6 +543,10 @@ mod tests {
         let known = crate::parse::known_keys();
         assert_eq!(keys(&schema), sorted(&[known.pipeline]));
         assert_eq!(keys(&schema["$defs"]["schedule"]), sorted(&[known.schedule]));
+        let [kinds, file, pipeline] = known.triggers;
+        assert_eq!(keys(&schema["$defs"]["trigger"]), sorted(&[kinds]));
+        assert_eq!(keys(&schema["$defs"]["trigger"]["properties"]["file"]), sorted(&[file]));
+        assert_eq!(keys(&schema["$defs"]["trigger"]["properties"]["pipeline"]), sorted(&[pipeline]));
         assert_eq!(keys(&schema["$defs"]["source"]), sorted(&[known.source, &["file", "postgres"]]));
         assert_eq!(keys(&schema["$defs"]["transform"]), sorted(&[known.transform, known.operators]));
         assert_eq!(keys(&schema["$defs"]["sink"]), sorted(&[known.sink, &["lake"]]));

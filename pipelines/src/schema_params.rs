@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 /// What holds code, or is no value of a setting.
 const NOT_HERE: [&str; 6] = ["sql", "filter", "of", "query", "cast", "rename"];
 /// Definitions whose tables hold settings.
-const SETTINGS: [&str; 5] = ["source", "transform", "sink", "schedule", "expectation"];
+const SETTINGS: [&str; 6] = ["source", "transform", "sink", "schedule", "trigger", "expectation"];
 
 /// Lets a parameter stand for each value of a setting.
 pub(crate) fn allow(defs: &mut Map<String, Value>) {

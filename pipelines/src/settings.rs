@@ -87,7 +87,7 @@ impl Document {
             && let Some(DeValue::Table(over)) = profiles.get(profile.as_str()).map(toml::Spanned::get_ref)
         {
             let over = over.clone();
-            overlay(&mut root, over, 0);
+            overlay(&mut root, over, Level::Root);
         }
         for (path, text) in &self.overrides {
             if let Ok(value) = DeValue::parse(text) {
@@ -98,19 +98,41 @@ impl Document {
     }
 }
 
+/// Where an overlay stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Root,
+    /// Among the names under `connection`.
+    Connections,
+    /// Among the names under `alert`.
+    Alerts,
+    /// In a connection: its one kind.
+    Connection,
+    /// In an alert: its one kind, and keys beside it.
+    Alert,
+    Below,
+}
+
 /// Lays `over` over `base`, table by table. A `{ env = … }` and its kin are values, not tables, so they are replaced whole; so is a
-/// connection's table of another kind.
-fn overlay<'i>(base: &mut DeTable<'i>, over: DeTable<'i>, connection_depth: usize) {
+/// connection's or an alert's table of another kind.
+fn overlay<'i>(base: &mut DeTable<'i>, over: DeTable<'i>, level: Level) {
+    let is_kind = |value: &toml::Spanned<DeValue<'_>>| value.get_ref().as_table().is_some_and(|table| !is_reference(table));
     for (key, value) in over {
-        // Depth 0 is the root, 1 the names under `connection`, 2 the one kind of a connection.
-        let below = match connection_depth {
-            0 if key.get_ref() == "connection" => 1,
-            1 => 2,
-            _ => 3,
+        let below = match level {
+            Level::Root if key.get_ref() == "connection" => Level::Connections,
+            Level::Root if key.get_ref() == "alert" => Level::Alerts,
+            Level::Connections => Level::Connection,
+            Level::Alerts => Level::Alert,
+            _ => Level::Below,
         };
+        if level == Level::Alert && is_kind(&value) {
+            let others = base.iter().filter(|(known, old)| known.get_ref() != key.get_ref() && is_kind(old));
+            let others: Vec<_> = others.map(|(known, _)| known.get_ref().clone()).collect();
+            others.iter().for_each(|other| _ = base.remove(other.as_ref()));
+        }
         let merges = match (base.get(key.get_ref().as_ref()).map(toml::Spanned::get_ref), value.get_ref()) {
             (Some(DeValue::Table(old)), DeValue::Table(new)) => {
-                let other_kind = below == 2 && !new.keys().any(|kind| old.contains_key(kind.get_ref().as_ref()));
+                let other_kind = below == Level::Connection && !new.keys().any(|kind| old.contains_key(kind.get_ref().as_ref()));
                 !is_reference(old) && !is_reference(new) && !other_kind
             }
             _ => false,

@@ -12,6 +12,9 @@ use sqlparser::{
 
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceFile, Span};
 
+/// The names, behind `$`, of the interval that a run is for.
+pub const INTERVAL: [&str; 2] = ["interval_start", "interval_end"];
+
 /// SQL as the parser of TOML decoded it, with where each of its bytes was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqlText {
@@ -145,6 +148,16 @@ impl SqlText {
             _ => None,
         };
         self.tokens().iter().filter_map(name).collect()
+    }
+
+    /// Where it uses the interval that a run is for first, if it does.
+    pub fn interval_use(&self) -> Option<Span> {
+        // Telling apart what is a name and what a text or comment takes longer, and is seldom needed.
+        if !INTERVAL.iter().any(|name| self.text.contains(name)) {
+            return None;
+        }
+        let is_it = |name: &str| name.strip_prefix('$').is_some_and(|name| INTERVAL.contains(&name));
+        self.placeholders().into_iter().find(|(name, _)| is_it(name)).map(|(_, place)| place)
     }
 
     /// Checks that the text is one expression, such as `amount > 0`, that reads no table.

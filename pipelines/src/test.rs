@@ -29,6 +29,8 @@ pub struct Test {
     pub fails: Option<Fails>,
     /// The time it is; none: the time the test is run.
     pub now: Option<DateTime<Utc>>,
+    /// The stretch of time that is run, from its start to before its end; where it was written.
+    pub interval: Option<Spanned<(DateTime<Utc>, DateTime<Utc>)>>,
     /// Values of parameters in place of those that the pipeline has.
     pub params: Vec<(Spanned<String>, ParamValue)>,
     /// The pipeline that these values make; none where none are given.
@@ -211,6 +213,11 @@ impl Test {
         out.push_str(&format!("name = {}\n", quoted(&self.name.value)));
         if let Some(now) = &self.now {
             out.push_str(&format!("now = {}\n", now.to_rfc3339_opts(SecondsFormat::AutoSi, true)));
+        }
+        if let Some(interval) = &self.interval {
+            let (start, end) = interval.value;
+            let text = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+            out.push_str(&format!("interval = [{}, {}]\n", text(start), text(end)));
         }
         if !self.params.is_empty() {
             let values: Vec<String> =

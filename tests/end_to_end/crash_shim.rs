@@ -119,6 +119,15 @@ pub fn server_killed_at(command: Command, only: &str, number: usize, when: When,
     Running::start(command)
 }
 
+/// Lets a command end itself by SIGKILL at that call, or with `stop` hold itself still there until a SIGCONT comes.
+pub fn aim(command: Command, only: &str, number: usize, when: When, stop: bool) -> Command {
+    let mut command = aimed(command, only, number, when);
+    if stop {
+        command.env("CRASH_STOP", "1");
+    }
+    command
+}
+
 fn aimed(command: Command, only: &str, number: usize, when: When) -> Command {
     let mut command = preloaded(command, only);
     command.env("CRASH_AT", number.to_string()).env("CRASH_ACT", if when == When::Before { "before" } else { "after" });

@@ -22,6 +22,9 @@ mod plan_data;
 mod project;
 mod recorded;
 mod referee;
+mod scheduled;
+mod schedules;
+mod served;
 mod servers;
 mod slt;
 mod tested;
@@ -29,6 +32,7 @@ mod tidy;
 mod together;
 mod types;
 mod warehouse;
+mod watched;
 
 /// One test per folder of `tests/cases/`.
 mod cases {

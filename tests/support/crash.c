@@ -6,6 +6,7 @@
      CRASH_ONLY=TEXT    counts only calls whose "<tab>call<tab>path or peer" holds the text
      CRASH_AT=N         what happens at call N:
      CRASH_ACT=before   … before it is made, or `after` it
+     CRASH_STOP=1       the process is held still by SIGSTOP there instead of being ended, and goes on after a SIGCONT
      CRASH_PID=PID      SIGKILL goes to this process, and the call goes on a few milliseconds later; without it, to the process itself
    Threads count together: a number means the same call in every run only where calls do not race. */
 
@@ -32,6 +33,7 @@ static int log_fd = -1;
 static long at = -1;
 static int after_it;
 static pid_t server;
+static int stop;
 static const char *only;
 static atomic_long count;
 
@@ -48,6 +50,7 @@ __attribute__((constructor)) static void begin(void) {
   after_it = (text = getenv("CRASH_ACT")) && strcmp(text, "after") == 0;
   if ((text = getenv("CRASH_PID")))
     server = (pid_t)atol(text);
+  stop = getenv("CRASH_STOP") != NULL;
   only = getenv("CRASH_ONLY");
   on = log_fd >= 0 || at >= 0;
 }
@@ -56,6 +59,10 @@ static void die(void) {
   if (server) {
     kill(server, SIGKILL);
     usleep(5000);
+    return;
+  }
+  if (stop) {
+    syscall(SYS_kill, getpid(), SIGSTOP);
     return;
   }
   syscall(SYS_kill, getpid(), SIGKILL);

@@ -5,7 +5,8 @@
   tests/servers down [--dir D] [--delete]          ends them; --delete removes their data too
   tests/servers status [--dir D]                   says what runs; ends with 1 when something does not
   tests/servers kill [--dir D] postgres|clickhouse SIGKILL to a server and its children; `up` starts it again on the same data and port
-  tests/servers install                            installs what they need, once, and pgbouncer where Debian's packages can be had
+  tests/servers install                            installs what they need, once, and pgbouncer, Prometheus and Alertmanager where Debian's
+                                                   packages can be had
 
 Without --dir they stand in the cache, and stay until `down`. As root, Postgres runs as "nobody" and everything stands in /var/tmp.
 --while PID: a watcher ends the servers and removes --dir when that process is gone.
@@ -36,6 +37,9 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weir
 VENV = CACHE / "servers-venv"
 PYTHON = VENV / "bin" / "python"
 BOUNCER = CACHE / "pgbouncer"
+WATCHERS = CACHE / "prometheus"
+# What the tests call a program, and what Debian does.
+WATCHER_PROGRAMS = {"prometheus": "prometheus", "promtool": "promtool", "alertmanager": "prometheus-alertmanager"}
 REQUIREMENTS = HERE / "requirements-servers.txt"
 ROOT = os.geteuid() == 0
 DEFAULT = Path("/var/tmp/weir-servers") if ROOT else CACHE / "servers"
@@ -68,25 +72,36 @@ def install():
 
 
 def install_bouncer():
-    """pgbouncer from Debian's packages, unpacked into the cache: nothing of the system is touched. Where it cannot be had, one line says so."""
-    if shutil.which("pgbouncer") or answers(BOUNCER / "pgbouncer"):
-        return
+    """pgbouncer from Debian's packages. Where it cannot be had, one line says so."""
+    if not (shutil.which("pgbouncer") or answers(BOUNCER / "pgbouncer")):
+        from_debian(BOUNCER, "pgbouncer", fetch_bouncer, lambda: answers(BOUNCER / "pgbouncer"))
+
+
+def install_watchers():
+    """Prometheus with promtool, and Alertmanager, from Debian's packages. Where they cannot be had, one line says so."""
+    whole = lambda: all(answers(WATCHERS / "bin" / name) for name in WATCHER_PROGRAMS)
+    if not whole():
+        from_debian(WATCHERS, "Prometheus and no Alertmanager", fetch_watchers, whole)
+
+
+def from_debian(place, what, fetch, whole):
+    """Unpacks packages into the cache: nothing of the system is touched."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    with locked(CACHE / "pgbouncer.lock"):
-        if answers(BOUNCER / "pgbouncer"):
+    with locked(CACHE / f"{place.name}.lock"):
+        if whole():
             return
-        part = Path(tempfile.mkdtemp(dir=CACHE, prefix="pgbouncer-"))
+        part = Path(tempfile.mkdtemp(dir=CACHE, prefix=f"{place.name}-"))
         try:
-            missing = fetch_bouncer(part)
+            missing = fetch(Debian(part))
             if not missing:
-                shutil.rmtree(BOUNCER, ignore_errors=True)
-                (part / "root").rename(BOUNCER)
+                shutil.rmtree(place, ignore_errors=True)
+                (part / "root").rename(place)
         except (OSError, subprocess.SubprocessError) as error:
             missing = str(error).splitlines()[0]
         finally:
             shutil.rmtree(part, ignore_errors=True)
     if missing:
-        say(f"no pgbouncer, so its test is left out: {missing}")
+        say(f"no {what}, so what tests it is left out: {missing}")
 
 
 def answers(program):
@@ -96,37 +111,65 @@ def answers(program):
         return False
 
 
-def fetch_bouncer(part):
-    """Makes part/root: pgbouncer, the libraries that this system lacks, and a script that starts one on the other. Returns what stands against it."""
-    for tool in ("apt-get", "dpkg-deb", "dpkg-query", "ldd"):
-        if not shutil.which(tool):
-            return f"there is no {tool} on this machine"
-    tree, root, lists = part / "tree", part / "root", []
-    program, libraries = root / "bin" / "pgbouncer", root / "lib"
-    for folder in (program.parent, libraries):
-        folder.mkdir(parents=True)
+def output(*command, **more):
+    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, **more)
 
-    def output(*command, **more):
-        return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, **more)
 
-    def apt(*words):
-        options = ["APT::Sandbox::User=root", "Acquire::Retries=1", "Acquire::http::Timeout=20", "Acquire::https::Timeout=20", *lists]
-        return output("apt-get", "-qq", *(word for option in options for word in ("-o", option)), *words, cwd=part)
+class Debian:
+    """Packages, downloaded and unpacked below a folder: their files in tree/, what is made of them in root/."""
 
-    def unpack(package):
-        """Downloads a package; returns what it depends on. Package lists that are empty or old are read anew, into a folder that goes with `part`."""
-        said, told = apt("download", package), ""
-        if said.returncode and not lists:
+    def __init__(self, part):
+        self.part, self.tree, self.root, self.lists = part, part / "tree", part / "root", []
+        (self.root / "bin").mkdir(parents=True)
+
+    def lacks(self, *tools):
+        return next((f"there is no {tool} on this machine" for tool in tools if not shutil.which(tool)), None)
+
+    def apt(self, *words):
+        options = ["APT::Sandbox::User=root", "Acquire::Retries=1", "Acquire::http::Timeout=20", "Acquire::https::Timeout=20", *self.lists]
+        return output("apt-get", "-qq", *(word for option in options for word in ("-o", option)), *words, cwd=self.part)
+
+    def unpack(self, package):
+        """Downloads a package; returns it. Package lists that are empty or old are read anew, into a folder that goes with `part`."""
+        said, told = self.apt("download", package), ""
+        if said.returncode and not self.lists:
             for folder in ("lists", "archives"):
-                (part / folder / "partial").mkdir(parents=True)
-            lists.extend((f"Dir::State::Lists={part / 'lists'}", f"Dir::Cache={part}"))
-            told = apt("update").stdout
-            said = apt("download", package)
+                (self.part / folder / "partial").mkdir(parents=True)
+            self.lists.extend((f"Dir::State::Lists={self.part / 'lists'}", f"Dir::Cache={self.part}"))
+            told = self.apt("update").stdout
+            said = self.apt("download", package)
         if said.returncode:
             raise OSError(f"Debian's packages cannot be had: {(told + said.stdout).strip()}")
-        deb = next(part.glob(f"{package}_*.deb"))
-        output("dpkg-deb", "--extract", deb, tree).check_returncode()
-        for library in list(tree.rglob("lib*.so.*")):
+        deb = next(self.part.glob(f"{package}_*.deb"))
+        output("dpkg-deb", "--extract", deb, self.tree).check_returncode()
+        return deb
+
+
+def fetch_watchers(debian):
+    """Makes root/bin: the programs, which need nothing but the C library. Returns what stands against it."""
+    if missing := debian.lacks("apt-get", "dpkg-deb"):
+        return missing
+    for package in ("prometheus", "prometheus-alertmanager"):
+        debian.unpack(package)
+    for name, packaged in WATCHER_PROGRAMS.items():
+        (debian.tree / "usr" / "bin" / packaged).rename(debian.root / "bin" / name)
+    # Debian's Alertmanager reads its templates from where the package is installed; this copy reads them from the folder that it is started in.
+    alertmanager, installed = debian.root / "bin" / "alertmanager", b"/usr/share/prometheus/alertmanager"
+    alertmanager.write_bytes(alertmanager.read_bytes().replace(installed, b"./" * (len(installed) // 2)))
+    (debian.tree / installed.decode().lstrip("/")).rename(debian.root / "alertmanager")
+    return next((f"{name} does not start" for name in WATCHER_PROGRAMS if not answers(debian.root / "bin" / name)), None)
+
+
+def fetch_bouncer(debian):
+    """Makes root: pgbouncer, the libraries that this system lacks, and a script that starts one on the other. Returns what stands against it."""
+    if missing := debian.lacks("apt-get", "dpkg-deb", "dpkg-query", "ldd"):
+        return missing
+    program, libraries = debian.root / "bin" / "pgbouncer", debian.root / "lib"
+    libraries.mkdir()
+
+    def unpack(package):
+        deb = debian.unpack(package)
+        for library in list(debian.tree.rglob("lib*.so.*")):
             library.replace(libraries / library.name)
         return re.findall(r"(?:^|, *)([a-z0-9][a-z0-9.+-]*)", output("dpkg-deb", "--field", deb, "Depends").stdout)
 
@@ -134,7 +177,7 @@ def fetch_bouncer(part):
         return re.findall(r"(\S+) => not found", output("ldd", program, env={**os.environ, "LD_LIBRARY_PATH": str(libraries)}).stdout)
 
     waiting, seen = unpack("pgbouncer"), set()
-    (tree / "usr" / "sbin" / "pgbouncer").rename(program)
+    (debian.tree / "usr" / "sbin" / "pgbouncer").rename(program)
     while lacking() and waiting:
         package = waiting.pop(0)
         if package.startswith("lib") and package not in seen and output("dpkg-query", "-W", "-f", "${db:Status-Status}", package).stdout != "installed":
@@ -142,7 +185,7 @@ def fetch_bouncer(part):
             waiting += unpack(package)
     if missing := lacking():
         return f"Debian's packages do not bring {', '.join(missing)}"
-    script = root / "pgbouncer"
+    script = debian.root / "pgbouncer"
     script.write_text('#!/bin/sh\nhere=$(dirname "$0")\nLD_LIBRARY_PATH=$here/lib exec "$here/bin/pgbouncer" "$@"\n')
     script.chmod(0o755)
     return None if answers(script) else "it does not start"
@@ -568,6 +611,7 @@ def main():
     elif chosen.command == "install":
         install()
         install_bouncer()
+        install_watchers()
     else:
         {"up": up, "down": down, "status": status, "watch": watch}[chosen.command](chosen)
 

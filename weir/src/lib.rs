@@ -8,5 +8,8 @@
 pub mod cli;
 pub mod project;
 pub mod render;
+pub mod server;
+pub mod telemetry;
+pub mod watch;
 
 pub use cli::main;

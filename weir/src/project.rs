@@ -296,6 +296,12 @@ pub fn environment() -> HashMap<String, String> {
     std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect()
 }
 
+/// What this machine is called.
+pub fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "server".to_owned() } else { name.trim().to_owned() }
+}
+
 /// What the machine, or the container around this process, offers.
 pub fn machine() -> Machine {
     Machine { memory_bytes: memory_bytes(Path::new("/")), cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get) }

@@ -56,7 +56,7 @@ struct Run {
     /// What is handed out.
     schema: SchemaRef,
     origins: Vec<Origin>,
-    /// The server's columns that are read: those, and what the cursor needs.
+    /// The server's columns that are read: those, and what tells which rows are read.
     server: Vec<usize>,
     /// The same, as they are read.
     own: SchemaRef,
@@ -82,7 +82,7 @@ impl ClickhouseScan {
                 server.push(column);
             }
         }
-        for name in input.cursor.iter().flat_map(|cursor| cursor.needs()) {
+        for name in input.reach.iter().flat_map(|reach| reach.needs()) {
             let column = input.columns.iter().position(|column| column.field.name() == name);
             let column = column.ok_or_else(|| Error::weir("cursor-lost", format!("column \"{name}\" is not the source's")))?;
             if !server.contains(&column) {
@@ -99,7 +99,7 @@ impl ClickhouseScan {
         let run = Run {
             conditions: input.conditions(filters),
             // Which rows were loaded before, and which do not fit a declared type, is known here only.
-            limit: limit.filter(|_| input.cursor.is_none() && !conforms),
+            limit: limit.filter(|_| input.reach.is_none() && !conforms),
             schema,
             origins,
             server,
@@ -310,14 +310,14 @@ impl Rows {
             let Some(sent) = sent else {
                 self.ended = true;
                 self.answer = None;
-                if let Some(cursor) = &input.cursor {
-                    cursor.finish()?;
+                if let Some(reach) = &input.reach {
+                    reach.finish()?;
                 }
                 return Ok(None);
             };
             let mut own = run.bring(&sent)?;
-            if let Some(cursor) = &input.cursor {
-                own = cursor.pass(&own)?;
+            if let Some(reach) = &input.reach {
+                own = reach.pass(&own)?;
             }
             let rows = own.num_rows() as u64;
             input.read.add_rows(rows);

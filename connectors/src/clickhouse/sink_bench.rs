@@ -153,6 +153,7 @@ fn context(run: u32, connections: &Arc<Connections>, state: &str) -> Arc<RunCont
         pipeline: "p".into(),
         state: state.to_owned(),
         started_at: DateTime::from_timestamp(1_700_000_000 + i64::from(run), 0).expect("an instant"),
+        interval: None,
         root: PathBuf::from("."),
         state_dir: PathBuf::from(".weir"),
         lake: "lake".into(),

@@ -24,12 +24,11 @@ use super::{
 };
 use crate::{
     Asked, DataColumns, Extent, Opened, Source,
-    context::{Advance, Coordinates, ReadCount, SourceContext},
+    context::{Coordinates, ReadCount, SourceContext},
     error::{Error, Result},
-    extent,
-    incremental::CursorReader,
+    incremental::Reach,
     known::Unread,
-    pushdown::{Comparison, Filter},
+    pushdown::Filter,
     quote::clickhouse as quote,
     retry::retry,
 };
@@ -69,7 +68,7 @@ pub(super) struct Input {
     pub columns: Vec<Column>,
     pub schema: SchemaRef,
     pub origins: Vec<Origin>,
-    pub cursor: Option<Arc<CursorReader>>,
+    pub reach: Option<Arc<Reach>>,
     pub read: Arc<ReadCount>,
 }
 
@@ -166,16 +165,12 @@ impl Input {
         filter.is_some_and(|filter| Conditions::default().add(&filter, &|name| self.comparable(name)))
     }
 
-    /// The conditions of all these filters that the server applies, and of the cursor.
+    /// The conditions of all these filters that the server applies, and of the rows that are read.
     pub(super) fn conditions(&self, filters: &[Expr]) -> Conditions {
         let mut conditions = Conditions::default();
-        if let Some(cursor) = &self.cursor
-            && let Some(value) = cursor.lower()
-        {
-            let column = cursor.column().to_owned();
-            let reached = Filter::Compare { column: column.clone(), op: Comparison::GtEq, value };
-            // A null is asked for too, so that it is found rather than missed. A bound that cannot be said is the cursor reader's to keep.
-            conditions.add(&Filter::Or(vec![reached, Filter::IsNull(column)]), &|name| Some(quote::identifier(name)));
+        if let Some(reached) = self.reach.as_deref().and_then(Reach::asks) {
+            // A bound that cannot be said is the reach's to keep.
+            conditions.add(&reached, &|name| Some(quote::identifier(name)));
         }
         for filter in filters {
             if let Some(filter) = Filter::of(filter, &self.schema) {
@@ -194,12 +189,9 @@ impl Source for ClickhouseSource {
         let own: SchemaRef = Arc::new(Schema::new(learnt.columns.iter().map(|column| column.field.clone()).collect::<Vec<_>>()));
         let (schema, origins) = columns(own.fields(), cx, &self.connection)?;
         let columns = DataColumns { absent: absent(&schema, &origins), own: Some(own.clone()), ..DataColumns::default() };
-        let cursor = match &cx.incremental {
-            Some(incremental) => Some(Arc::new(CursorReader::new(incremental, &own, &cx.seen)?)),
-            None => None,
-        };
+        let reach = Reach::of(cx, &own)?.map(Arc::new);
         let read = Arc::new(ReadCount::default());
-        let extent = Extent { cursor: cursor.as_deref().map(extent::From::of), ..Extent::default() };
+        let extent = Extent { cursor: reach.as_deref().and_then(Reach::from), ..Extent::default() };
         let input = Input {
             cx: cx.clone(),
             server,
@@ -209,10 +201,10 @@ impl Source for ClickhouseSource {
             columns: learnt.columns,
             schema,
             origins,
-            cursor: cursor.clone(),
+            reach: reach.clone(),
             read: read.clone(),
         };
-        let advance = cursor.map(|cursor| cursor as Arc<dyn Advance>);
+        let advance = reach.and_then(|reach| reach.advance());
         Ok(Opened { table: Arc::new(ClickhouseTable(Arc::new(input))), advance, read, columns, extent })
     }
 
@@ -229,10 +221,7 @@ impl Source for ClickhouseSource {
         cx.run.connections.get::<ClickhouseConnection>(&self.connection)?;
         let (schema, origins) = columns(own.fields(), cx, &self.connection)?;
         let columns = DataColumns { absent: absent(&schema, &origins), own: Some(own.clone()), ..DataColumns::default() };
-        let advance = match &cx.incremental {
-            Some(incremental) => Some(Arc::new(CursorReader::new(incremental, own, &cx.seen)?) as Arc<dyn Advance>),
-            None => None,
-        };
+        let advance = Reach::of(cx, own)?.and_then(|reach| Arc::new(reach).advance());
         Ok(Opened { table: Arc::new(Unread(schema)), advance, read: Arc::default(), columns, extent: Extent::default() })
     }
 }

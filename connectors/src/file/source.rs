@@ -57,8 +57,8 @@ impl Advance for FilesRead {
 
 /// Lists files, learns their columns, and returns them as a table.
 pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
-    if let Some(Incremental::Cursor { .. }) = cx.incremental {
-        return Err(no_cursor());
+    if let Some(error) = cx.incremental.as_ref().and_then(unsupported) {
+        return Err(error);
     }
     let incremental = cx.incremental.is_some();
     let remembered = cx.known.clone().filter(|_| incremental);
@@ -162,8 +162,8 @@ fn rows_of(files: &[Arc<FoundFile>], contents: &[Content]) -> Option<u64> {
 
 /// The same of columns that are known, without a look at the files.
 pub fn recall(settings: &FileSource, own: &SchemaRef, cx: &SourceContext) -> Result<Opened> {
-    if let Some(Incremental::Cursor { .. }) = cx.incremental {
-        return Err(no_cursor());
+    if let Some(error) = cx.incremental.as_ref().and_then(unsupported) {
+        return Err(error);
     }
     let table = Table::new(settings, cx, &[], IndexMap::new(), Some(own))?;
     let columns = DataColumns { by: ColumnsBy::Sample, own: Some(own.clone()), ..DataColumns::default() };
@@ -181,10 +181,17 @@ impl FileSource {
     }
 }
 
-fn no_cursor() -> Error {
-    Error::user("incremental-unsupported", "a file source has no cursor")
-        .setting("incremental")
-        .help("write incremental = { files = \"new\" }")
+/// What is wrong with a way of reading what is new that files do not have.
+fn unsupported(incremental: &Incremental) -> Option<Error> {
+    let (message, help) = match incremental {
+        Incremental::Files => return None,
+        Incremental::Cursor { .. } => ("a file source has no cursor", "write incremental = { files = \"new\" }"),
+        Incremental::Interval { .. } => (
+            "a file source cannot read the rows of an interval alone",
+            "take it out, and filter in a transform: filter = \"at >= $interval_start and at < $interval_end\"",
+        ),
+    };
+    Some(Error::user("incremental-unsupported", message).setting("incremental").help(help))
 }
 
 /// The columns asked for that neither the files nor their folders have.

@@ -40,6 +40,15 @@ pub(super) fn lag(column: &str, data_type: &DataType, lag: Duration) -> Result<i
     Ok((nanos + unit_nanos - 1) / unit_nanos)
 }
 
+/// Nanoseconds from one value of the type to the next; none for a type that has no place in time.
+pub(super) fn unit_of(data_type: &DataType) -> Option<i128> {
+    match data_type {
+        DataType::Timestamp(unit, _) => Some(unit_nanos(*unit)),
+        DataType::Date32 => Some(86_400_000_000_000),
+        _ => None,
+    }
+}
+
 fn unit_nanos(unit: TimeUnit) -> i128 {
     match unit {
         TimeUnit::Second => 1_000_000_000,

@@ -50,6 +50,7 @@ impl Lake {
             pipeline: "p".into(),
             state: "state".into(),
             started_at: instant(number.into()),
+            interval: None,
             root: self.folder.path().into(),
             state_dir: self.folder.path().join(".weir"),
             lake: self.path(),

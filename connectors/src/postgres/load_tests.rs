@@ -58,6 +58,7 @@ impl Db {
             pipeline: "p".into(),
             state: "state".into(),
             started_at: DateTime::from_timestamp(1_700_000_000 + i64::from(number), 0).expect("an instant"),
+            interval: None,
             root: self.folder.path().into(),
             state_dir: self.folder.path().join(".weir"),
             lake: String::new(),

@@ -70,10 +70,10 @@ pub(super) struct PostgresScan {
 impl PostgresScan {
     pub(super) fn new(input: Arc<Input>, projection: Vec<usize>, filters: &[Expr], limit: Option<usize>) -> DataFusionResult<Self> {
         let schema: SchemaRef = Arc::new(input.schema.project(&projection)?);
-        // Columns that only the cursor needs are read beside those that are asked for.
+        // Columns that only tell which rows are read are read beside those that are asked for.
         let mut read = projection.clone();
-        if let Some(cursor) = &input.cursor {
-            for name in cursor.needs() {
+        if let Some(reach) = &input.reach {
+            for name in reach.needs() {
                 let index = input.schema.index_of(name)?;
                 if !read.contains(&index) {
                     read.push(index);
@@ -93,7 +93,7 @@ impl PostgresScan {
             Origin::Server(column) => input.columns[column].field.data_type() != input.schema.field(*index).data_type(),
             _ => false,
         });
-        let limit = limit.filter(|_| input.cursor.is_none() && !conforms);
+        let limit = limit.filter(|_| input.reach.is_none() && !conforms);
         let pieces = match input.pages {
             Some(pages) if limit.is_none() && input.readers > 1 => pieces(pages, input.readers),
             _ => vec![Piece { from: None, to: None }],
@@ -218,7 +218,7 @@ struct Run {
     input: Arc<Input>,
     /// What is handed out.
     schema: SchemaRef,
-    /// What is read: those columns, and what the cursor needs.
+    /// What is read: those columns, and what tells which rows are read.
     read_schema: SchemaRef,
     /// The same, as columns of the source.
     read: Vec<usize>,
@@ -285,9 +285,9 @@ impl Run {
                 return Ok(());
             }
             if self.read_pieces.fetch_add(1, Ordering::AcqRel) + 1 == self.pieces.len()
-                && let Some(cursor) = &self.input.cursor
+                && let Some(reach) = &self.input.reach
             {
-                cursor.finish()?;
+                reach.finish()?;
             }
         }
         drop(open);
@@ -434,8 +434,8 @@ impl Run {
             let columns = batch.columns().to_vec();
             batch = RecordBatch::try_new_with_options(self.read_schema.clone(), columns, &options).map_err(changed)?;
         }
-        if let Some(cursor) = &input.cursor {
-            batch = cursor.pass(&batch)?;
+        if let Some(reach) = &input.reach {
+            batch = reach.pass(&batch)?;
         }
         input.read.add_rows((batch.num_rows() + rejected) as u64);
         let wanted: Vec<usize> = (0..self.schema.fields().len()).collect();

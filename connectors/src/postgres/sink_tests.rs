@@ -16,6 +16,7 @@ fn cx(mode: Mode) -> SinkContext {
         pipeline: "p".into(),
         state: "s".into(),
         started_at: DateTime::UNIX_EPOCH,
+        interval: None,
         root: "/".into(),
         state_dir: "/".into(),
         lake: String::new(),

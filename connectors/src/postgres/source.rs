@@ -27,10 +27,10 @@ use crate::{
     conform::possible,
     context::{Coordinates, ReadCount, SourceContext},
     error::{Blame, Error, Result},
-    extent,
-    incremental::CursorReader,
+    extent::Rows,
+    incremental::Reach,
     known::Unread,
-    pushdown::{Comparison, Filter},
+    pushdown::Filter,
     quote,
 };
 
@@ -84,7 +84,7 @@ pub(super) struct Input {
     /// The server's estimate.
     pub rows: Option<u64>,
     pub infinity: Infinity,
-    pub cursor: Option<Arc<CursorReader>>,
+    pub reach: Option<Arc<Reach>>,
     pub read: Arc<ReadCount>,
 }
 
@@ -110,17 +110,12 @@ impl Input {
         conditions.add(&filter, &|name| self.column(name)).then_some(conditions)
     }
 
-    /// The conditions of all these filters, and of the cursor. Those that the server does not apply are DataFusion's, or the cursor
-    /// reader's.
+    /// The conditions of all these filters, and of the rows that are read. Those that the server does not apply are DataFusion's, or the
+    /// reach's.
     pub(super) fn all_conditions(&self, filters: &[Expr]) -> Conditions {
         let mut conditions = Conditions::default();
-        if let Some(cursor) = &self.cursor
-            && let Some(value) = cursor.lower()
-        {
-            // A null is asked for too, so that it is found rather than missed.
-            let column = cursor.column().to_owned();
-            let reached = Filter::Compare { column: column.clone(), op: Comparison::GtEq, value };
-            conditions.add(&Filter::Or(vec![reached, Filter::IsNull(column)]), &|name| self.column(name));
+        if let Some(reached) = self.reach.as_deref().and_then(Reach::asks) {
+            conditions.add(&reached, &|name| self.column(name));
         }
         for filter in filters {
             if let Some(filter) = Filter::of(filter, &self.schema) {
@@ -164,12 +159,9 @@ pub(super) async fn open(settings: &PostgresSource, cx: &SourceContext) -> Resul
     let own: Vec<FieldRef> = learnt.columns.iter().map(|column| column.field.clone()).collect();
     let (schema, origins) = columns(&own, &learnt.what, settings.setting(), cx)?;
     let told = DataColumns { absent: absent(&schema, &origins), own: Some(Arc::new(Schema::new(own))), ..DataColumns::default() };
-    let cursor = match &cx.incremental {
-        Some(incremental) => Some(Arc::new(cursor(incremental, &schema, cx)?)),
-        None => None,
-    };
+    let reach = reach(&schema, cx)?;
     let read = Arc::new(ReadCount::default());
-    let extent = Extent { files: None, rows: learnt.rows.map(extent::Rows::Estimated), cursor: cursor.as_deref().map(extent::From::of) };
+    let extent = Extent { files: None, rows: learnt.rows.map(Rows::Estimated), cursor: reach.as_deref().and_then(Reach::from) };
     let input = Input {
         cx: cx.clone(),
         readers: settings.partitions.unwrap_or(cx.run.partitions).clamp(1, pool.max()),
@@ -183,10 +175,10 @@ pub(super) async fn open(settings: &PostgresSource, cx: &SourceContext) -> Resul
         pages: learnt.pages,
         rows: learnt.rows,
         infinity: settings.infinity,
-        cursor: cursor.clone(),
+        reach: reach.clone(),
         read: read.clone(),
     };
-    let advance = cursor.map(|cursor| cursor as Arc<dyn crate::Advance>);
+    let advance = reach.and_then(|reach| reach.advance());
     Ok(Opened { table: Arc::new(PostgresTable(Arc::new(input))), advance, read, columns: told, extent })
 }
 
@@ -196,10 +188,7 @@ pub(super) fn recall(settings: &PostgresSource, own: &SchemaRef, cx: &SourceCont
     cx.run.connections.get::<PostgresConnection>(&settings.connection)?;
     let (schema, origins) = columns(own.fields(), &settings.asked().what, settings.setting(), cx)?;
     let columns = DataColumns { absent: absent(&schema, &origins), own: Some(own.clone()), ..DataColumns::default() };
-    let advance = match &cx.incremental {
-        Some(incremental) => Some(Arc::new(cursor(incremental, &schema, cx)?) as Arc<dyn crate::Advance>),
-        None => None,
-    };
+    let advance = reach(&schema, cx)?.and_then(|reach| reach.advance());
     Ok(Opened { table: Arc::new(Unread(schema)), advance, read: Arc::default(), columns, extent: Extent::default() })
 }
 
@@ -228,11 +217,12 @@ fn absent(schema: &SchemaRef, origins: &[Origin]) -> Vec<String> {
     absent.map(|(field, _)| field.name().clone()).collect()
 }
 
-fn cursor(incremental: &weir_pipelines::Incremental, schema: &SchemaRef, cx: &SourceContext) -> Result<CursorReader> {
+/// Which rows are read, where not all: by a column of the data.
+fn reach(schema: &SchemaRef, cx: &SourceContext) -> Result<Option<Arc<Reach>>> {
     let coordinates = if cx.coordinates { Coordinates::fields().len() } else { 0 };
     let data = schema.fields().len() - coordinates;
     let own = Schema::new(schema.fields()[..data].to_vec());
-    CursorReader::new(incremental, &own, &cx.seen)
+    Ok(Reach::of(cx, &own)?.map(Arc::new))
 }
 
 async fn learn_table(session: &mut Session, connection: &str, name: &TableName, numeric: Numeric) -> Result<Learnt> {

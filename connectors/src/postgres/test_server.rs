@@ -45,6 +45,7 @@ pub(crate) fn run_context(url: &str, settings: &str) -> Arc<RunContext> {
         pipeline: "p".into(),
         state: "s".into(),
         started_at: chrono::DateTime::UNIX_EPOCH,
+        interval: None,
         root: PathBuf::from("."),
         state_dir: PathBuf::from("."),
         lake: "lake".into(),

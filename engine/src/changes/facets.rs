@@ -162,6 +162,7 @@ fn rules(facets: &mut Facets, rules: &Rules) {
 fn incremental_words(incremental: &Incremental) -> String {
     match incremental {
         Incremental::Files => "new files".to_owned(),
+        Incremental::Interval { column } => format!("interval of {column}"),
         Incremental::Cursor { column, lag, start } => {
             let mut words = format!("cursor {column}");
             if !lag.is_zero() {

@@ -17,6 +17,7 @@ use crate::{
     definition::{Published, Version},
     drift,
     error::{Failure, Result},
+    interval,
     plan::{self, Frugality, Replaced, taking_part},
     spill::Spilled,
     trial::{self, Judge, Keeps, Trial},
@@ -172,6 +173,7 @@ pub async fn compare(
     // In one stream, sums of floats have their terms in one order: what differs is what changed.
     context.partitions = 1;
     let profile = context.profile.clone();
+    context.interval = interval::last_whole(pipeline, context.started_at);
     let context = Arc::new(context);
     let old = Side { pipeline: before, contracts: definition.contracts(), name: format!("the version published by run {run}") };
     let new = Side { pipeline, contracts: workspace.contracts.clone(), name: "the new version".to_owned() };

@@ -206,7 +206,7 @@ pub async fn evaluate(
             Err(Trouble::Query(error)) if exhausted(&error) => {
                 let frugal = plan::session(run.runtime.clone(), 2, 2048, Frugality::Frugal);
                 now::fix(&frugal, run.started_at);
-                params::set(&frugal, &pipeline.params);
+                params::set(&frugal, pipeline, run.interval);
                 check.answer(expectation, &frugal).await
             }
             answer => answer,

@@ -8,7 +8,7 @@ use weir_connectors::{RunContext, Sink, SinkContext, lake};
 use crate::{
     books::{Mends, Summary},
     error::{Failure, Result},
-    history::{Cursors, History, LoadRecord, RunStatus},
+    history::{Cursors, History, LoadRecord, RunStatus, Start},
     publish::{self, Destination, Undecided},
     spill::Spilled,
     workspace::Workspace,
@@ -27,7 +27,8 @@ impl Ending<'_> {
     /// Stages the rows, decides, publishes.
     pub(super) async fn carry_out(self, rows: Spilled, started: Instant) -> Result<Summary> {
         let run = &self.context.run;
-        self.history.begin(run, &self.context.pipeline, &self.workspace.now()).await?;
+        let (pipeline, started_at) = (&self.context.pipeline, &self.workspace.now());
+        self.history.begin(Start { run, pipeline, started_at, lane: 0, task: None, interval: None }).await?;
         let mut destinations = Vec::new();
         let outcome = match self.stage(rows, &mut destinations).await {
             Ok(mut summary) => match publish::decide(self.history, run, &mut destinations, &Cursors::default(), None, &mut summary).await {

@@ -27,10 +27,13 @@ pub async fn purge(
     cancel: CancellationToken,
 ) -> Result<Vec<(String, u64)>> {
     let history = workspace.history().await?;
-    let _lock = workspace.lock(name)?;
-    let context = workspace.context(name, &history, cancel)?;
-    publish::recover(workspace, &history, &context).await?;
-    Purging { workspace, history: &history, context, by, thorough: true }.purge(step, before, open, dry_run).await
+    let lane = workspace.lane(&history, name, 0).await?;
+    let history = history.in_lane(&lane);
+    let context = workspace.context(name, 0, &history, cancel)?;
+    publish::recover(workspace, &history, &context, 0).await?;
+    let removed = Purging { workspace, history: &history, context, by, thorough: true }.purge(step, before, open, dry_run).await;
+    lane.release().await;
+    removed
 }
 
 /// Removes what the project does not keep so long, after a run. The caller holds the pipeline's lock. Returns a sentence, where there is something to say.

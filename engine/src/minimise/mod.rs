@@ -19,8 +19,9 @@ use weir_pipelines::{Expected, Fails, Pipeline, Test};
 use crate::{
     error::{Failure, Result, RunError},
     history::{History, RunRecord, RunStatus},
+    interval,
     plan::{self, Frugality},
-    test::{judge_of, targets_of},
+    test::{self, judge_of, targets_of},
     trial::{self, Failed, Keeps, Trial},
     workspace::Workspace,
 };
@@ -87,6 +88,7 @@ pub async fn minimise(
     if let Ok(started) = DateTime::parse_from_rfc3339(&run.started_at) {
         context.started_at = started.to_utc();
     }
+    context.interval = interval::of_run(run);
     let code = run.code.clone().unwrap_or_else(|| "expectation-failed".to_owned());
     let recorded = Fails { code: spanned(code), step: run.step.clone().map(spanned), expectation: None };
     let (mut input, unreadable) =
@@ -145,6 +147,7 @@ pub async fn minimise(
             expect: Vec::new(),
             quarantine: Vec::new(),
             now: tells_the_time(pipeline).then_some(search.context.started_at),
+            interval: test::interval_of(pipeline, &search.context),
             fails: Some(search.fails.clone()),
             params: pipeline.given_params(),
             made: None,

@@ -24,6 +24,7 @@ use weir_pipelines::{OnInvalid, Pipeline, Rows, Rules, StepRows, Test};
 
 use crate::{
     error::{Failure, Result},
+    interval,
     minimise::{
         ROWS_MAX,
         read::{Extent, read},
@@ -71,6 +72,7 @@ pub async fn record(
     let mut context = RunContext::clone(&*workspace.dry_context(&pipeline.name.value)?);
     context.partitions = 1;
     context.cancel = cancel;
+    context.interval = interval::last_whole(pipeline, context.started_at);
     let context = Arc::new(context);
     let lenient = lenient(pipeline);
     let mut search = Search {
@@ -106,6 +108,7 @@ pub async fn record(
         quarantine: Vec::new(),
         fails: None,
         now: tells_the_time(pipeline).then_some(context.started_at),
+        interval: test::interval_of(pipeline, &context),
         params: pipeline.given_params(),
         made: None,
     };

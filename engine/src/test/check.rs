@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use weir_connectors::{Coordinates, RunContext};
 use weir_pipelines::{Diagnostic, Diagnostics, GivenRows, Pipeline, Test};
 
-use super::{compare, give, given::Asked, is_inside, judge_of, reject_schema, session, targets, with_help};
+use super::{compare, give, given::Asked, is_inside, judge_of, reject_schema, session, targets, with_help, without_interval};
 use crate::{
     plan::{Frugality, Inputs, Outside, PlannedStep, Replaced},
     step::Step,
@@ -54,21 +54,22 @@ pub async fn check(
         let given_as = Given { columns: columns(&given), files: files(test), params: params(test), targets };
         let is_own = |(name, columns): &(String, SchemaRef)| planned.iter().any(|step| step.name == *name && same(step, columns));
         let known = drafts.iter().position(|(known, _)| *known == given_as).filter(|_| test.fails.is_none());
+        let trial = Trial {
+            pipeline: &part,
+            context: context.clone(),
+            given,
+            targets: given_as.targets.clone(),
+            keeps: Keeps::Nothing,
+            judge: test.fails.as_ref().map_or(Judge::Nothing, judge_of),
+            frugality: Frugality::Fast,
+            contracts: contracts.clone(),
+        };
+        found.add(without_interval(&trial, test).into_iter().collect());
         let steps = match known {
             // With the columns that the steps have anyway, all that comes after them is as it was planned.
             _ if given_as.files.is_empty() && given_as.params.is_empty() && given_as.columns.iter().all(is_own) => &planned,
             Some(known) => &drafts[known].1,
             None => {
-                let trial = Trial {
-                    pipeline: &part,
-                    context: context.clone(),
-                    given,
-                    targets: given_as.targets.clone(),
-                    keeps: Keeps::Nothing,
-                    judge: test.fails.as_ref().map_or(Judge::Nothing, judge_of),
-                    frugality: Frugality::Fast,
-                    contracts: contracts.clone(),
-                };
                 let draft = trial.draft().await;
                 // With a part of the pipeline missing, what is wrong with its own SQL may follow from that.
                 let wrong = draft.wrong.into_iter().filter(|one| is_whole || is_inside(one, pipeline, test));

@@ -17,10 +17,11 @@ use arrow::{
     array::{Array, AsArray, RecordBatch},
     datatypes::SchemaRef,
 };
+use chrono::{DateTime, Utc};
 use datafusion::prelude::SessionContext;
 use tokio_util::sync::CancellationToken;
-use weir_connectors::{RunContext, file};
-use weir_pipelines::{Diagnostic, Diagnostics, Expectation, Fails, GivenRows, Pipeline, Row, Test};
+use weir_connectors::{Interval, RunContext, file};
+use weir_pipelines::{Diagnostic, Diagnostics, Expectation, Fails, GivenRows, Pipeline, Row, Spanned, Test};
 
 use crate::{
     contracts::Contracts,
@@ -69,7 +70,31 @@ pub fn context(workspace: &Workspace, pipeline: &Pipeline, test: &Test, cancel: 
     if let Some(now) = test.now {
         context.started_at = now;
     }
+    context.interval = test.interval.as_ref().map(interval);
     Ok(Arc::new(context))
+}
+
+fn interval(written: &Spanned<(DateTime<Utc>, DateTime<Utc>)>) -> Interval {
+    let (start, end) = written.value;
+    Interval { start, end }
+}
+
+/// The interval that a test of a pipeline was made for, where it matters.
+pub(crate) fn interval_of(pipeline: &Pipeline, context: &RunContext) -> Option<Spanned<(DateTime<Utc>, DateTime<Utc>)>> {
+    let interval = context.interval.filter(|_| pipeline.reads_interval())?;
+    Some(Spanned::new((interval.start, interval.end), 0..0))
+}
+
+/// Says that a test does not give the interval that its part of the pipeline reads.
+pub(crate) fn without_interval(trial: &Trial<'_>, test: &Test) -> Option<Diagnostic> {
+    let part = trial.prepared();
+    let place = part.interval_use(|step| !trial.given.contains_key(step)).filter(|_| test.interval.is_none())?;
+    Some(
+        Diagnostic::error("interval-missing", format!("the test \"{}\" does not say the interval that is run", test.name.value))
+            .at(&part.file, test.name.span.clone(), "")
+            .at(&part.file, place, "the interval is used here")
+            .help("write interval = [2026-01-31, 2026-02-01] in the test"),
+    )
 }
 
 /// The session that a test's own words are planned in: one stream, and the time that it sets.
@@ -131,6 +156,9 @@ async fn verdict(workspace: &Workspace, pipeline: &Pipeline, test: &Test, cancel
     let keeps = if test.fails.is_none() { Keeps::All } else { Keeps::Nothing };
     let frugality = Frugality::Fast;
     let trial = Trial { pipeline: &pipeline, context, given, targets, keeps, judge, frugality, contracts };
+    if let Some(found) = without_interval(&trial, test) {
+        return Err(vec![found].into());
+    }
     let outcome = trial.run().await?;
     let failed = match &test.fails {
         Some(fails) => unlike(&pipeline, test, fails, outcome.failed.as_ref()).into_iter().collect(),

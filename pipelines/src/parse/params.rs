@@ -11,7 +11,7 @@ use super::{
 use crate::{
     diagnostic::{Diagnostic, Span, Spanned},
     params::{Param, ParamKind, ParamValue, TYPES},
-    sql::SqlText,
+    sql::{INTERVAL, SqlText},
 };
 
 pub(crate) const PARAM_KEYS: [&str; 6] = ["type", "default", "min", "max", "values", "description"];
@@ -118,6 +118,10 @@ pub(crate) fn params(walk: &mut Walk<'_>, root: &DeTable<'_>) {
         if !is_param_name(&name.value) {
             let found = walk.error("bad-name", format!("\"{}\" cannot be the name of a parameter", name.value), name.span.clone(), "");
             found.help.push("a name has letters, digits and \"_\", and starts with a letter or \"_\": SQL uses it as $name".into());
+        }
+        if INTERVAL.contains(&name.value.as_str()) {
+            let message = format!("\"{}\" cannot be the name of a parameter: in SQL, ${0} is the interval of the run", name.value);
+            walk.error("bad-name", message, name.span.clone(), "").help.push("give it another name".into());
         }
         let declared = declared(walk, &name, value);
         match declared.filter(|_| walk.errors() == before) {
@@ -412,7 +416,7 @@ pub(crate) fn references(walk: &mut Walk<'_>, mut root: DeTable<'_>) -> (Vec<Ref
     (whole, open)
 }
 
-fn unknown(walk: &mut Walk<'_>, name: &str, span: Span) {
+pub(crate) fn unknown(walk: &mut Walk<'_>, name: &str, span: Span) {
     if walk.params.broken.iter().any(|broken| broken == name) {
         return;
     }
@@ -433,11 +437,19 @@ pub(crate) fn check_sql(walk: &mut Walk<'_>, sql: &SqlText) -> bool {
             are_known = false;
             continue;
         };
+        // What has a value only in a run.
+        if INTERVAL.contains(&name) {
+            continue;
+        }
         walk.params.used.insert(name.to_owned());
         match walk.params.get(name) {
             Some(declared) => are_known &= declared.param.value.is_some(),
             None => {
                 unknown(walk, name, span);
+                let meant = crate::diagnostic::nearest(name, INTERVAL);
+                if let (Some(meant), Some(found)) = (meant, walk.found.last_mut().filter(|found| found.code == "unknown-param")) {
+                    found.help.insert(0, format!("did you mean \"${meant}\", the interval of the run?"));
+                }
                 are_known = false;
             }
         }
@@ -449,6 +461,13 @@ pub(crate) fn check_sql(walk: &mut Walk<'_>, sql: &SqlText) -> bool {
 pub(crate) fn check_foreign(walk: &mut Walk<'_>, sql: &SqlText) {
     for (placeholder, span) in sql.placeholders() {
         let name = placeholder.trim_start_matches('$');
+        if INTERVAL.contains(&name) {
+            let message = format!("\"{placeholder}\" is not bound in a query that the server executes");
+            walk.error("param-not-bound", message, span, "no value comes here")
+                .help
+                .push("read the rows of the interval by a column: incremental = { interval = \"a column\" }".into());
+            continue;
+        }
         if !walk.params.names().contains(&name) {
             continue;
         }

@@ -1,14 +1,17 @@
 //! The `[schedule]` table.
 
+use chrono::{DateTime, Utc};
 use toml::de::DeValue;
 
-use super::walk::{Table, Walk, is_name, suggest};
+use super::walk::{Table, Walk, is_name, suggest, type_name};
 use crate::{
-    cron::{CatchUp, Expression, Overlap, Retry, Schedule},
+    cron::{CatchUp, Cron, Overlap, Retry, Schedule, moment},
     diagnostic::Spanned,
+    units,
 };
 
-pub(crate) const KEYS: [&str; 8] = ["cron", "every", "timezone", "catch_up", "overlap", "after", "timeout", "retry"];
+pub(crate) const KEYS: [&str; 12] =
+    ["cron", "every", "timezone", "start", "end", "catch_up", "overlap", "after", "timeout", "deadline", "jitter", "retry"];
 const RETRY_KEYS: [&str; 3] = ["attempts", "backoff", "backoff_max"];
 
 /// Reads a schedule. `pipeline` is the pipeline's own name, which it cannot wait for.
@@ -29,23 +32,29 @@ pub(crate) fn schedule(walk: &mut Walk<'_>, table: Table<'_, '_>, pipeline: Opti
         }
         _ => {}
     }
-    if let Some(cron) = &cron {
-        match Expression::parse(&cron.value) {
+    let has_cron = cron.is_some();
+    let cron = cron.and_then(|text| {
+        let span = text.span.clone();
+        match Cron::parse(text) {
             Err(message) => {
-                walk.error("bad-cron", message, cron.span.clone(), "");
+                walk.error("bad-cron", message, span, "");
+                None
             }
-            Ok(expression) if !expression.fires() => {
-                walk.error("never-fires", "this schedule never fires", cron.span.clone(), "no such date");
+            Ok(cron) if !cron.fires() => {
+                walk.error("never-fires", "this schedule never fires", span, "no such date");
+                None
             }
-            Ok(_) => {}
+            Ok(cron) => Some(cron),
         }
-    }
+    });
     let timezone = walk.string(table, "timezone").and_then(|zone| timezone(walk, &zone));
     if timezone.is_some_and(|zone| zone != chrono_tz::UTC)
-        && let (Some(every), Some((key, _))) = (&every, table.entries.get_key_value("timezone"))
-        && cron.is_none()
+        && let Some((key, _)) = table.entries.get_key_value("timezone")
+        && every.is_some()
+        && !has_cron
+        // A start on the clock of the zone is one that the zone changes.
+        && !["start", "end"].iter().any(|key| table.entries.get(*key).is_some_and(|value| is_local(value.get_ref())))
     {
-        let _ = every;
         walk.warning("no-effect", "\"timezone\" changes nothing beside \"every\"", key.span(), "")
             .help
             .push("\"every\" counts from 1970-01-01T00:00:00Z; use \"cron\" for times of the day".into());
@@ -61,6 +70,23 @@ pub(crate) fn schedule(walk: &mut Walk<'_>, table: Table<'_, '_>, pipeline: Opti
         }
     }
     let timeout = walk.some_duration(table, "timeout").map(|timeout| timeout.value);
+    let deadline = walk.some_duration(table, "deadline");
+    let jitter = walk.some_duration(table, "jitter");
+    if let (Some(every), Some(jitter)) = (&every, &jitter)
+        && jitter.value >= every.value
+    {
+        let message = format!("\"jitter\" must be shorter than \"every\", which is {}", units::shown(every.value));
+        walk.wrong_value(message, jitter.span.clone()).help.push("a run starts later than its tick by up to this".into());
+    }
+    if let (Some(deadline), Some(jitter)) = (&deadline, &jitter)
+        && jitter.value >= deadline.value
+    {
+        let message = format!("\"deadline\" must be longer than \"jitter\", which is {}", units::shown(jitter.value));
+        walk.wrong_value(message, deadline.span.clone()).help.push("both count from the tick".into());
+    }
+    // Where the zone is wrong, it is told, and nothing is said of what its clock would show.
+    let zone = timezone.unwrap_or(chrono_tz::UTC);
+    let (start, end) = (bound(walk, table, "start", zone), bound(walk, table, "end", zone));
     let retry = match table.entries.get_key_value("retry") {
         Some((key, value)) => {
             let span = match value.get_ref() {
@@ -71,17 +97,55 @@ pub(crate) fn schedule(walk: &mut Walk<'_>, table: Table<'_, '_>, pipeline: Opti
         }
         None => None,
     };
-    let wrong = walk.found[before..].iter().any(|found| found.severity == crate::Severity::Error);
-    (!wrong).then(|| Schedule {
+    let schedule = Schedule {
         cron,
         every: every.map(|every| every.value),
-        timezone: timezone.unwrap_or(chrono_tz::UTC),
-        catch_up: catch_up.map_or(CatchUp::Latest, |word| word.value),
-        overlap: overlap.map_or(Overlap::Skip, |word| word.value),
+        timezone: zone,
+        catch_up: catch_up.map(|word| word.value).unwrap_or_default(),
+        overlap: overlap.map(|word| word.value).unwrap_or_default(),
         after,
         timeout,
+        deadline: deadline.map(|deadline| deadline.value),
+        jitter: jitter.map(|jitter| jitter.value),
+        start: start.as_ref().map(|start| start.value),
+        end: end.as_ref().map(|end| end.value),
         retry,
-    })
+    };
+    let is_wrong = |walk: &Walk<'_>| walk.found[before..].iter().any(|found| found.severity == crate::Severity::Error);
+    if let (Some(end), false) = (end, is_wrong(walk)) {
+        let early = schedule.start.is_some_and(|start| start >= end.value);
+        // The interval that the first two ticks enclose is the first one. Without a start there is always an earlier tick.
+        let first = schedule.start.and_then(|start| schedule.next_after(start - chrono::TimeDelta::nanoseconds(1)));
+        if early {
+            walk.wrong_value("\"end\" must be later than \"start\"", end.span);
+        } else if schedule.start.is_some() && first.and_then(|first| schedule.next_after(first)).is_none() {
+            let message = "this schedule never fires: no whole interval lies between its start and its end";
+            walk.error("never-fires", message, end.span, "too early");
+        }
+    }
+    (!is_wrong(walk)).then_some(schedule)
+}
+
+/// Whether a value is a datetime on the clock of a zone that it does not name.
+fn is_local(value: &DeValue<'_>) -> bool {
+    matches!(value, DeValue::Datetime(moment) if moment.offset.is_none())
+}
+
+/// Reads a datetime or a date: an instant where it has an offset, else a time on the clock of the schedule's zone.
+fn bound(walk: &mut Walk<'_>, table: Table<'_, '_>, key: &str, zone: chrono_tz::Tz) -> Option<Spanned<DateTime<Utc>>> {
+    let value = table.entries.get(key)?;
+    let DeValue::Datetime(written) = value.get_ref() else {
+        let message = format!("expected a date or a datetime for \"{key}\", found {}", type_name(value.get_ref()));
+        walk.error("wrong-type", message, value.span(), "").help.push(format!("write {key} = 2026-01-31 or {key} = 2026-01-31T06:00:00Z"));
+        return None;
+    };
+    let text = written.to_string();
+    let Some(at) = moment(&text, zone) else {
+        let message = format!("\"{key}\" must be a date or a datetime, such as 2026-01-31 or 2026-01-31T06:00:00Z, not {text}");
+        walk.wrong_value(message, value.span());
+        return None;
+    };
+    Some(Spanned::new(at, value.span()))
 }
 
 fn timezone(walk: &mut Walk<'_>, zone: &Spanned<String>) -> Option<chrono_tz::Tz> {

@@ -6,16 +6,14 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     Vocabulary, operators, params,
-    walk::{Table, Value, Walk, in_order, integer, is_name, suggest, type_name},
+    walk::{Table, Value, Walk, in_order, is_name, suggest, type_name},
 };
 use crate::{
     diagnostic::{Diagnostic, Span, Spanned, nearest},
     pipeline::{
-        Incremental, Mode, OnDrift, OnInvalid, OnMissingColumn, OnNewColumn, OnSchemaChange, OnTypeChange, Rules, ShareMax, Sink, Source,
-        Transform,
+        Incremental, Mode, OnDrift, OnInvalid, OnMissingColumn, OnNewColumn, OnSchemaChange, OnTypeChange, Rules, Sink, Source, Transform,
     },
     settings::{Document, Settings},
-    units,
 };
 
 pub(crate) const SOURCE_KEYS: [&str; 8] =
@@ -35,7 +33,9 @@ pub(crate) const MODES: [(&str, Mode); 5] = [
     ("delete_insert", Mode::DeleteInsert),
     ("snapshot", Mode::Snapshot),
 ];
-const INCREMENTAL_KEYS: [&str; 4] = ["files", "cursor", "lag", "start"];
+const INCREMENTAL_KEYS: [&str; 5] = ["files", "cursor", "interval", "lag", "start"];
+/// The ways to know what is new, of which one is chosen.
+const WAYS: [&str; 3] = ["files", "cursor", "interval"];
 
 /// Which of the three a step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,17 +188,7 @@ fn rules(walk: &mut Walk<'_>, table: Table<'_, '_>) -> Rules {
     };
     let words = [("fail", OnInvalid::Fail), ("drop", OnInvalid::Drop), ("quarantine", OnInvalid::Quarantine)];
     let on_invalid = walk.word(table, "on_invalid", &words);
-    let max_invalid = table.entries.get("max_invalid").and_then(|value| {
-        let share = match value.get_ref() {
-            DeValue::Integer(number) => {
-                let rows = integer(number).and_then(|rows| u64::try_from(rows).ok());
-                rows.map(ShareMax::Rows).ok_or_else(|| "\"max_invalid\" must be 0 or more".to_owned())
-            }
-            DeValue::String(text) => units::share_max(text),
-            other => Err(format!("expected a number of rows or a share such as \"1%\" for \"max_invalid\", found {}", type_name(other))),
-        };
-        share.map_err(|message| walk.error("bad-share", message, value.span(), "").code).ok()
-    });
+    let max_invalid = walk.share_max(table, "max_invalid");
     if max_invalid.is_some()
         && on_invalid.as_ref().is_some_and(|word| word.value == OnInvalid::Fail)
         && let Some((key, _)) = table.entries.get_key_value("max_invalid")
@@ -251,30 +241,38 @@ fn incremental(walk: &mut Walk<'_>, value: &Value<'_>) -> Option<Spanned<Increme
             None
         }
     });
-    match (entries.contains_key("files"), entries.contains_key("cursor")) {
-        (true, true) => {
-            walk.wrong_value("\"incremental\" has either \"files\" or \"cursor\", not both", span.clone());
-            return None;
-        }
-        (false, false) => {
-            walk.error("missing-key", "\"incremental\" needs the key \"files\" or the key \"cursor\"", span.clone(), "")
-                .help
-                .push("write { files = \"new\" } or { cursor = \"a column\" }".into());
-            return None;
-        }
-        (true, false) => {
-            for key in ["lag", "start"] {
-                if let Some((key, _)) = entries.get_key_value(key) {
-                    walk.wrong_value(format!("\"{}\" belongs to \"cursor\", not to \"files\"", key.get_ref()), key.span());
-                }
+    let column = match entries.contains_key("interval") {
+        true => walk.required(table, "interval", ""),
+        false => None,
+    };
+    let written: Vec<&str> = WAYS.into_iter().filter(|way| entries.contains_key(*way)).collect();
+    let [way] = written.as_slice() else {
+        match written.as_slice() {
+            [] => {
+                let message = "\"incremental\" needs the key \"files\", the key \"cursor\" or the key \"interval\"";
+                walk.error("missing-key", message, span, "")
+                    .help
+                    .push("write { files = \"new\" }, { cursor = \"a column\" } or { interval = \"a column\" }".into());
+            }
+            several => {
+                let several = several.iter().map(|way| format!("\"{way}\"")).collect::<Vec<_>>().join(" and ");
+                walk.wrong_value(format!("\"incremental\" has one of \"files\", \"cursor\" and \"interval\", not {several}"), span);
             }
         }
-        (false, true) => {}
-    }
-    let read = match (files, cursor) {
-        (Some(_), _) => Incremental::Files,
-        (None, cursor) => Incremental::Cursor { column: cursor?.value, lag: lag.map(|lag| lag.value).unwrap_or_default(), start },
+        return None;
     };
+    if *way != "cursor" {
+        for key in ["lag", "start"] {
+            if let Some((key, _)) = entries.get_key_value(key) {
+                walk.wrong_value(format!("\"{}\" belongs to \"cursor\", not to \"{way}\"", key.get_ref()), key.span());
+            }
+        }
+    }
+    let read = match *way {
+        "files" => files.map(|_| Incremental::Files),
+        "interval" => column.map(|column| Incremental::Interval { column: column.value }),
+        _ => cursor.map(|cursor| Incremental::Cursor { column: cursor.value, lag: lag.map(|lag| lag.value).unwrap_or_default(), start }),
+    }?;
     Some(Spanned::new(read, span))
 }
 

@@ -1,6 +1,7 @@
 //! `[[test]]`: rows given to steps, and the rows or the failure that must come of them.
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
+use chrono_tz::Tz;
 use indexmap::IndexMap;
 use toml::de::{DeTable, DeValue};
 
@@ -12,7 +13,8 @@ use super::{
     walk::{Table, Value, Walk, in_order},
 };
 use crate::{
-    diagnostic::{Diagnostic, Spanned},
+    cron::moment,
+    diagnostic::{Diagnostic, Span, Spanned},
     sql::SqlText,
     test::{Fails, Given, GivenRows, Literal, Moment, Row, Rows, StepRows, Test},
 };
@@ -24,10 +26,12 @@ const EXPECTED_KEYS: [&str; 3] = ["rows", "ordered", "count"];
 const REJECTED_KEYS: [&str; 2] = ["rows", "count"];
 
 /// Reads all tests.
-pub(crate) fn tests(walk: &mut Walk<'_>, root: &DeTable<'_>, declared: &[Declared]) -> Vec<Test> {
+///
+/// Times without an offset are on the clock of `zone`, the schedule's.
+pub(crate) fn tests(walk: &mut Walk<'_>, root: &DeTable<'_>, declared: &[Declared], zone: Tz) -> Vec<Test> {
     let (mut tests, mut names): (Vec<Test>, Vec<Spanned<String>>) = (Vec::new(), Vec::new());
     for (span, entries) in tables(walk, root, "test") {
-        let (name, test) = test(walk, Table { entries, what: "a test", span: &span }, declared);
+        let (name, test) = test(walk, Table { entries, what: "a test", span: &span }, declared, zone);
         let Some(name) = name else { continue };
         if let Some(first) = names.iter().find(|first| first.value == name.value) {
             let file = walk.file().clone();
@@ -43,7 +47,7 @@ pub(crate) fn tests(walk: &mut Walk<'_>, root: &DeTable<'_>, declared: &[Declare
 }
 
 /// Reads a test's name, and the test where its name and the rows it gives are whole.
-fn test(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared]) -> (Option<Spanned<String>>, Option<Test>) {
+fn test(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared], zone: Tz) -> (Option<Spanned<String>>, Option<Test>) {
     walk.unknown_keys(table, &TEST_KEYS);
     let name = walk.required(table, "name", "say in a sentence what holds");
     let before = walk.errors();
@@ -88,15 +92,7 @@ fn test(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared]) -> (Op
         }
     }
     let now = table.entries.get("now").and_then(|value| now(walk, value));
-    if let Some((key, value)) = table.entries.get_key_value("interval") {
-        let is_datetime = |value: &Value<'_>| value.get_ref().is_datetime();
-        match value.get_ref() {
-            DeValue::Array(ends) if ends.len() == 2 && ends.iter().all(is_datetime) => {
-                walk.warning("no-effect", "\"interval\" changes nothing: no step reads the interval of its run", key.span(), "");
-            }
-            _ => walk.wrong_type("interval", value, "an array of two datetimes"),
-        }
-    }
+    let interval = table.entries.get_key_value("interval").and_then(|(key, value)| interval(walk, key.span(), value, zone));
     let before_params = walk.errors();
     let params = table.entries.get("params").and_then(|value| walk.as_table("params", value));
     let params = params.map(|params| give_table(walk, in_order(params))).unwrap_or_default();
@@ -106,9 +102,26 @@ fn test(walk: &mut Walk<'_>, table: Table<'_, '_>, declared: &[Declared]) -> (Op
     let fails = fails.and_then(|(_, fails)| fails);
     let test = name.clone().filter(|_| is_given && is_known).map(|name| {
         let span = table.span.clone();
-        Test { name, span, given, expect, quarantine, fails, now, params, made: None }
+        Test { name, span, given, expect, quarantine, fails, now, interval, params, made: None }
     });
     (name, test)
+}
+
+/// Reads the two ends of an interval.
+fn interval(walk: &mut Walk<'_>, key: Span, value: &Value<'_>, zone: Tz) -> Option<Spanned<(DateTime<Utc>, DateTime<Utc>)>> {
+    let ends: Vec<Option<DateTime<Utc>>> = match value.get_ref() {
+        DeValue::Array(ends) => ends.iter().map(|end| moment(&end.get_ref().as_datetime()?.to_string(), zone)).collect(),
+        _ => vec![],
+    };
+    let [Some(start), Some(end)] = ends.as_slice() else {
+        walk.wrong_type("interval", value, "an array of two datetimes");
+        return None;
+    };
+    if start >= end {
+        walk.wrong_value("an interval ends later than it begins", value.span());
+        return None;
+    }
+    Some(Spanned::new((*start, *end), key))
 }
 
 /// The entries of a table whose keys are steps.

@@ -11,7 +11,7 @@ pub(super) fn leave_out(pipeline: &mut Pipeline, at: usize) {
     let table = if byte >= text.trim_end().len() { None } else { table_at(text, byte) };
     match table.as_deref() {
         Some([]) => {}
-        Some([role, ..]) if role == "schedule" => {}
+        Some([role, ..]) if role == "schedule" || role == "trigger" => {}
         Some([role, name, ..]) if role == "source" => pipeline.sources.retain(|step| step.name.value != *name),
         Some([role, name, ..]) if role == "transform" => pipeline.transforms.retain(|step| step.name.value != *name),
         Some([role, name, ..]) if role == "sink" => pipeline.sinks.retain(|step| step.name.value != *name),

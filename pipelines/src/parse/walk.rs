@@ -9,6 +9,7 @@ use super::params::Known;
 
 use crate::{
     diagnostic::{Diagnostic, Severity, SourceFile, Span, Spanned},
+    pipeline::ShareMax,
     settings::Document,
     units,
 };
@@ -250,6 +251,20 @@ impl<'a> Walk<'a> {
             return None;
         }
         Some(duration)
+    }
+
+    /// A number of rows, or a share of them.
+    pub(crate) fn share_max(&mut self, table: Table<'_, '_>, key: &str) -> Option<ShareMax> {
+        let value = table.entries.get(key)?;
+        let share = match value.get_ref() {
+            DeValue::Integer(number) => {
+                let rows = integer(number).and_then(|rows| u64::try_from(rows).ok());
+                rows.map(ShareMax::Rows).ok_or_else(|| format!("\"{key}\" must be 0 or more"))
+            }
+            DeValue::String(text) => units::share_max(text),
+            other => Err(format!("expected a number of rows or a share such as \"1%\" for \"{key}\", found {}", type_name(other))),
+        };
+        share.map_err(|message| self.error("bad-share", message, value.span(), "").code).ok()
     }
 
     /// One of several words.

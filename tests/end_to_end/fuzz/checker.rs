@@ -79,7 +79,7 @@ impl Target for Checking {
         let checked = self.runtime.block_on(async {
             let read = project::read_project(&root, &root, None).expect("weir.toml is empty");
             let workspace = Workspace::new(read, HashMap::new(), project::machine(), chrono::Utc::now);
-            let checker = Checker::new(workspace).await.expect("there is no state");
+            let checker = Checker::new(workspace, false).await.expect("there is no state");
             let partial = match context::parse_partial(
                 &checker.workspace.project,
                 &Found { path: root.join("pipeline.toml"), row: None },

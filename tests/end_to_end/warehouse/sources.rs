@@ -254,3 +254,78 @@ fn types_of_the_servers_own_are_read_as_what_they_are() {
         ]
     );
 }
+
+#[test]
+fn a_source_brings_the_rows_of_the_interval_of_its_run() {
+    for kind in BOTH {
+        let Some(warehouse) = Warehouse::fresh(kind) else { return };
+        warehouse.db.execute(warehouse.pick(
+            &[
+                "create table rows (id bigint, at timestamptz, plain timestamp, day date)",
+                "insert into rows select n, timestamptz '2024-01-01T00:00:00Z' + n * interval '1 hour', timestamp '2024-01-01' + n * interval '1 hour', \
+                 date '2024-01-01' + n / 24 from generate_series(0, 71) n",
+            ],
+            &[
+                "create table rows (id Int64, at DateTime64(6, 'UTC'), plain DateTime64(3, 'UTC'), day Date32) engine = MergeTree order by id",
+                "insert into rows select number, toDateTime64('2024-01-01', 6, 'UTC') + interval number hour, toDateTime64('2024-01-01', 3, 'UTC') + \
+                 interval number hour, toDate32('2024-01-01') + intDiv(number, 24) from numbers(72)",
+            ],
+        ));
+        for column in ["at", "plain", "day"] {
+            let _ = std::fs::remove_dir_all(warehouse.project.path(".weir"));
+            warehouse.read(
+                "table = \"rows\"",
+                &format!("incremental = {{ interval = {column:?} }}"),
+                "select id, $interval_end as until from rows",
+            );
+            warehouse.project.ok(&["check", "read.toml"]);
+            let run = |interval: &str| warehouse.project.run(&["read.toml", "--interval", interval]);
+            // The start belongs to an interval, the end does not; the server sends no other row.
+            let summary = run("2024-01-02/2024-01-03");
+            assert_eq!((&summary["rows_read"], &summary["rows_loaded"]), (&24.into(), &24.into()), "{column}");
+            assert_eq!(warehouse.in_lake("min(id) as a, max(id) as b, max(until) as c"), "24,47,2024-01-03T00:00:00Z");
+            // Nothing is remembered: the same again reads the same again, and what comes late is found.
+            assert_eq!(run("2024-01-02/2024-01-03")["rows_read"], 24, "{column}");
+            assert_eq!(run("2024-01-01/2024-01-04")["rows_read"], 72, "{column}");
+            assert_eq!(run("2025-01-01/2025-01-02")["rows_read"], 0, "{column}");
+            if column != "day" {
+                assert_eq!(run("2024-01-02T05:00:00Z/2024-01-02T07:30:00Z")["rows_read"], 3, "{column}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_source_that_an_interval_cannot_bound_says_why() {
+    for kind in BOTH {
+        let Some(warehouse) = Warehouse::fresh(kind) else { return };
+        warehouse.db.execute(warehouse.pick(
+            &["create table rows (id bigint, at timestamptz, day date)", "insert into rows values (1, null, '2024-01-01')"],
+            &[
+                "create table rows (id Int64, at Nullable(DateTime64(6, 'UTC')), day Date32) engine = MergeTree order by id",
+                "insert into rows values (1, null, '2024-01-01')",
+            ],
+        ));
+        let by = |column: &str| format!("incremental = {{ interval = {column:?} }}");
+        for (column, message) in [
+            ("changed", "error[cursor-missing]: no column \"changed\" to read by"),
+            ("id", "error[interval-type]: column \"id\" is Int64, which has no place in an interval of time"),
+        ] {
+            warehouse.read("table = \"rows\"", &by(column), "select * from rows");
+            warehouse.says(&warehouse.project.weir(&["check", "read.toml"]), 2, message);
+        }
+        let run = |column: &str| {
+            warehouse.read("table = \"rows\"", &by(column), "select * from rows");
+            warehouse.project.weir(&["run", "read.toml", "--interval", "2024-01-01T05:00:00Z/2024-01-02T05:00:00Z"])
+        };
+        warehouse.says(
+            &run("day"),
+            2,
+            "error[interval-date]: column \"day\" is a date, and the interval 2024-01-01T05:00:00Z/2024-01-02T05:00:00Z begins or ends within a day of UTC",
+        );
+        warehouse.says(&run("at"), 1, "error[null-cursor]: step \"rows\": column \"at\" is null in a row, so the row lies in no interval");
+        // Without an interval it is not run.
+        let outcome = warehouse.project.weir(&["run", "read.toml"]);
+        warehouse.says(&outcome, 2, "error[interval-missing]: \"read\" is run for an interval, and none is given");
+    }
+}

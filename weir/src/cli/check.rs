@@ -17,10 +17,11 @@ use weir_engine::{
 };
 use weir_pipelines::{Diagnostic, Diagnostics, PartialProject, Severity};
 
-use super::context::{Answer, Context, Params, Set, Stop, check_connection, parse_partial, to_stderr};
+use super::context::{Answer, Context, Params, Set, Stop, check_connection, check_state, parse_partial, to_stderr};
 use crate::{
     project::{self, Found},
     render::{diagnostic, error, number::counted, sarif},
+    server::alert,
 };
 
 const EXAMPLES: &str = "\
@@ -130,12 +131,17 @@ impl Check {
             }
             outcome.diagnostics.extend(wrong);
         }
+        outcome.diagnostics.extend(check_state(&project));
+        outcome.diagnostics.extend(alert::check(&project));
         let found = self.pipelines(context, &project.root, &mut outcome.diagnostics);
         let known = if found.len() > 1 { declared(&found, &self.set) } else { HashMap::new() };
         let workspace = Workspace::new(project, context.environment.clone(), project::machine(), Utc::now);
-        let mut checker = Checker::new(workspace).await?;
+        let mut checker = Checker::new(workspace, self.offline).await?;
         (checker.unusable, checker.follow_on) = (unusable, follow_on);
-        checker.offline = self.offline;
+        // A state that is written wrong is told already.
+        if check_state(&checker.workspace.project).is_empty() {
+            outcome.diagnostics.append(&mut checker.doubts);
+        }
         let checker = Arc::new(checker);
         let files: Vec<PathBuf> = found.iter().map(|found| found.path.clone()).collect();
         let work = found.into_iter().map(|found| {

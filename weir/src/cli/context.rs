@@ -9,7 +9,7 @@ use std::{
 use chrono::Utc;
 use serde::Serialize;
 use weir_connectors::CONNECTIONS;
-use weir_engine::{Failure, Workspace};
+use weir_engine::{Failure, Workspace, state::StateSettings};
 use weir_pipelines::{
     Changes, Connection, Diagnostic, Diagnostics, Partial, PartialProject, Pipeline, Project, diagnostic::drop_follow_ons,
 };
@@ -207,8 +207,14 @@ impl Context {
 
     /// Checks the settings of the project's connections, each by its kind.
     pub fn check_connections(&self, project: &Project) -> Diagnostics {
-        project.connections.iter().flat_map(|(name, connection)| check_connection(name, connection)).collect()
+        let connections = project.connections.iter().flat_map(|(name, connection)| check_connection(name, connection));
+        check_state(project).into_iter().chain(connections).collect()
     }
+}
+
+/// Checks the settings of the project's state.
+pub fn check_state(project: &Project) -> Diagnostics {
+    project.state.as_ref().and_then(|settings| settings.read::<StateSettings>().err()).unwrap_or_default()
 }
 
 /// Checks the settings of a connection by its kind.

@@ -1,5 +1,6 @@
 //! The command line: its grammar, and from it to the command's own file. One file per command.
 
+pub mod backfill;
 pub mod check;
 pub mod completions;
 pub mod connectors;
@@ -20,22 +21,27 @@ pub mod prompt;
 pub mod quarantine;
 pub mod run;
 pub mod runs;
+pub mod schedule;
 pub mod schema;
+pub mod serve;
 pub mod signals;
 pub mod sql;
+pub mod state;
 pub mod statements;
 pub mod test;
 pub mod types;
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::HashMap, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{ArgAction, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use serde_json::json;
 use weir_engine::Failure;
+use weir_pipelines::LogForm;
 
 use crate::{
     project,
     render::{error, style::ColorWhen},
+    telemetry::{Log, Otlp, Telemetry},
 };
 use context::{Answer, Context, Stop};
 
@@ -46,6 +52,7 @@ Examples:
   weir test                            run the tests in pipeline files
   weir fmt                             lay the files out in one style
   weir run orders                      run one pipeline and show its account
+  weir serve                           run what is scheduled, from now on
   weir sql -c \"select * from lake.shop.orders limit 10\"
   weir quarantine show orders          rows that broke their contract, and why
   weir explain unknown-column          what an error's code means, and what to do
@@ -103,9 +110,13 @@ enum Command {
     Graph(graph::Graph),
     Run(run::Run),
     Sql(sql::Sql),
+    Backfill(backfill::Backfill),
+    Serve(serve::Serve),
     Runs(runs::Runs),
+    Schedule(schedule::ScheduleCommand),
     Doctor(doctor::Doctor),
     Quarantine(quarantine::Quarantine),
+    State(state::State),
     Schema(schema::Schema),
     Connectors(connectors::Connectors),
     Explain(explain::Explain),
@@ -126,7 +137,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    log(&cli.global, environment.get("RUST_LOG").map(String::as_str));
+    let telemetry = telemetry(&cli, &environment);
     // Queries keep as many threads busy as there are processors, for seconds without a pause: two more answer sockets, timers and signals.
     let workers = std::thread::available_parallelism().map_or(1, usize::from) + 2;
     // Planning a deep query is recursive; the stacks of worker threads are as large as the main thread's.
@@ -143,6 +154,9 @@ pub fn main() -> ExitCode {
         let answer = dispatch(&context, cli.command).await;
         context.end(answer)
     });
+    if let Some(telemetry) = telemetry {
+        telemetry.stop();
+    }
     // A read from a terminal cannot be ended; the process does not wait for it.
     runtime.shutdown_timeout(Duration::from_millis(200));
     ExitCode::from(code)
@@ -150,9 +164,11 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(context: &Context, command: Command) -> Answer {
     let command = match command {
-        // These two stop by themselves: a run has to discard what it staged, a prompt goes on.
+        // These stop by themselves: a run has to discard what it staged, a prompt goes on, a server lets what runs end.
         Command::Run(run) => return Box::pin(run.answer(context)).await,
         Command::Sql(sql) => return Box::pin(sql.answer(context)).await,
+        Command::Backfill(backfill) => return Box::pin(backfill.answer(context)).await,
+        Command::Serve(serve) => return Box::pin(serve.answer(context)).await,
         other => other,
     };
     let answer = async {
@@ -164,10 +180,12 @@ async fn dispatch(context: &Context, command: Command) -> Answer {
             Command::Test(test) => test.answer(context).await,
             Command::Fmt(fmt) => fmt.answer(context),
             Command::Graph(graph) => graph.answer(context),
-            Command::Run(_) | Command::Sql(_) => unreachable!("answered above"),
+            Command::Run(_) | Command::Sql(_) | Command::Backfill(_) | Command::Serve(_) => unreachable!("answered above"),
             Command::Runs(runs) => runs.answer(context).await,
+            Command::Schedule(schedule) => schedule.answer(context).await,
             Command::Doctor(doctor) => doctor.answer(context).await,
             Command::Quarantine(quarantine) => quarantine.answer(context).await,
+            Command::State(state) => state.answer(context).await,
             Command::Schema(schema) => schema.answer(context).await,
             Command::Connectors(connectors) => connectors.answer(context),
             Command::Explain(explain) => explain.answer(context),
@@ -198,22 +216,26 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if is_help { error::DONE } else { error::WRONG })
 }
 
-/// Sends what the libraries say to standard error.
-fn log(global: &Global, rust_log: Option<&str>) {
-    let default = match global.verbose {
+/// Sends what the libraries say to standard error, and the trace of a run to where OpenTelemetry's variables say. No receiver, or a wrong one,
+/// keeps nothing from running.
+fn telemetry(cli: &Cli, environment: &HashMap<String, String>) -> Option<Telemetry> {
+    // A server starts its own, as its project says.
+    if matches!(&cli.command, Command::Serve(serve) if serve.serves()) {
+        return None;
+    }
+    let default = match cli.global.verbose {
         0 => "off",
         1 => "warn,weir=info,weir_engine=info,weir_connectors=info",
         2 => "info,weir=debug,weir_engine=debug,weir_connectors=debug",
         _ => "debug,weir=trace,weir_engine=trace,weir_connectors=trace",
     };
-    let chosen = rust_log.filter(|filter| !filter.is_empty()).unwrap_or(default);
-    let filter = tracing_subscriber::EnvFilter::try_new(chosen).unwrap_or_else(|error| {
-        context::to_stderr(&format!("warning: RUST_LOG is not a log filter ({error}); it is ignored"));
-        tracing_subscriber::EnvFilter::new(default)
+    let log = Log::of(&cli.global, environment, default, Some(LogForm::Text));
+    let otlp = if matches!(cli.command, Command::Run(_)) { Otlp::of(None, environment) } else { None };
+    let started = Telemetry::start(&log, otlp.as_ref()).or_else(|failure| {
+        context::to_stderr(&format!("warning: no trace is sent: {}", failure.sentence()));
+        Telemetry::start(&log, None)
     });
-    let color = global.color == ColorWhen::Always || (global.color == ColorWhen::Auto && std::io::stderr().is_terminal());
-    // A second call, as tests make, keeps the first.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(color).with_writer(std::io::stderr).try_init();
+    started.ok()
 }
 
 #[cfg(test)]
@@ -247,14 +269,6 @@ mod tests {
             command.get_subcommands().for_each(|inner| visit(inner, &path));
         }
         visit(&grammar(), "");
-    }
-
-    #[test]
-    fn what_is_not_built_is_not_offered() {
-        for command in ["backfill", "schedule", "serve"] {
-            let error = Cli::try_parse_from(["weir", command]).expect_err("is unknown");
-            assert_eq!(error.kind(), ErrorKind::InvalidSubcommand, "{command}");
-        }
     }
 
     #[test]

@@ -56,8 +56,8 @@ impl Plan {
         }
         let workspace = context.workspace(Some(&self.pipeline))?;
         let found = project::find_pipelines(&self.pipeline, &workspace.project.root, &context.folder)?;
-        let checker = Checker::new(workspace).await?;
-        let (mut all, mut told, mut outside) = (Vec::new(), Diagnostics::new(), Vec::new());
+        let checker = Checker::new(workspace, false).await?;
+        let (mut all, mut told, mut outside) = (Vec::new(), checker.doubts.clone(), Vec::new());
         for found in &found {
             let partial = parse_partial(&checker.workspace.project, found, &context.folder, &self.set)?;
             let outcome = checker.check(partial, Depth::Destinations).await?;

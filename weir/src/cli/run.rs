@@ -4,8 +4,12 @@ use std::{io::IsTerminal, sync::Arc};
 
 use clap::Args;
 use serde_json::json;
+use weir_connectors::Interval;
 use weir_engine::{Event, Failure, Summary, Workspace, run::RunOptions};
-use weir_pipelines::{Diagnostics, Pipeline};
+use weir_pipelines::{
+    Diagnostic, Diagnostics, Pipeline,
+    cron::{Tz, moment},
+};
 
 use super::context::{Answer, Context, Set, add_new};
 use crate::render::{
@@ -20,6 +24,7 @@ Examples:
   weir run flights --dry-run                              everything but publishing
   weir run flights --full-refresh                         read incremental sources from their start
   weir run flights --set source.flights.file.path=new.csv
+  weir run flights --interval 2026-01-31/2026-02-01       the day that $interval_start and $interval_end stand for
   weir run flights --param day=2013-01-31                 give a parameter its value
   weir run sales-eu                                       the pipeline of one row of a matrix; sales: all in turn
   weir run flights --profile prod --json | jq .rows_loaded
@@ -47,6 +52,11 @@ pub struct Run {
     /// A table that is loaded by append gains rows that it has already; with merge, delete_insert and snapshot it does not.
     #[arg(long)]
     full_refresh: bool,
+    /// The stretch of time that the run is for, from its start to before its end: what SQL knows as $interval_start and $interval_end
+    ///
+    /// Two instants such as 2026-01-31T06:00:00Z, or dates and times on the clock of the schedule's time zone (UTC without one).
+    #[arg(long, value_name = "START/END")]
+    interval: Option<String>,
 }
 
 impl Run {
@@ -113,7 +123,8 @@ impl Run {
         let progress = Arc::new(Progress::new(show));
         let watcher = progress.clone();
         let cancel = context.signals.work("stopping at the next batch; a second Ctrl-C ends at once");
-        let options = RunOptions { dry_run: self.dry_run, full_refresh: self.full_refresh };
+        let interval = self.interval.as_deref().map(|text| interval_of(text, "--interval", pipeline)).transpose()?;
+        let options = RunOptions { dry_run: self.dry_run, full_refresh: self.full_refresh, interval, assignment: None };
         let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| watcher.take(&event));
         let result = weir_engine::run::run(workspace, pipeline, options, cancel, events).await;
         progress.finish();
@@ -122,6 +133,28 @@ impl Run {
         }
         result
     }
+}
+
+/// Reads a stretch of time, written `START/END`, of an option; what has no offset is on the clock of the pipeline's schedule.
+pub(super) fn interval_of(text: &str, option: &str, pipeline: &Pipeline) -> Result<Interval, Failure> {
+    interval_in(text, option, pipeline.schedule.as_ref().map(|schedule| schedule.timezone).unwrap_or_default())
+}
+
+/// Reads a stretch of time, written `START/END`; what has no offset is on the clock of a zone.
+pub fn interval_in(text: &str, option: &str, zone: Tz) -> Result<Interval, Failure> {
+    let wrong = |why: String| {
+        let found = Diagnostic::error("bad-interval", format!("{option} is \"{text}\", {why}"));
+        Failure::from(vec![
+            found.help(format!("write {option} 2026-01-31T06:00:00Z/2026-02-01T06:00:00Z, or {option} 2026-01-31/2026-02-01")),
+        ])
+    };
+    let (start, end) = text.split_once('/').ok_or_else(|| wrong("which is no start and end with a \"/\" between".to_owned()))?;
+    let read = |text: &str| moment(text, zone).ok_or_else(|| wrong(format!("and \"{text}\" is neither a date nor a datetime")));
+    let interval = Interval { start: read(start)?, end: read(end)? };
+    if interval.start >= interval.end {
+        return Err(wrong("which ends no later than it begins".to_owned()));
+    }
+    Ok(interval)
 }
 
 fn code(summary: &Summary) -> u8 {

@@ -1,9 +1,13 @@
 //! `weir runs`: what ran, when, and what came of it; and what becomes of a run that its process left.
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use weir_engine::{Failure, History, RunRecord, RunStatus, Workspace, books::ExpectationOutcome};
+use weir_engine::{
+    Failure, History, RunRecord, RunStatus, Workspace,
+    books::ExpectationOutcome,
+    history::tasks::{Task, TaskStatus},
+};
 
 use super::{
     context::{Answer, Context, Stop},
@@ -26,6 +30,8 @@ Examples:
   weir runs show 0193a              one run's account, by the start of its id
   weir runs failing 0193a           the rows that broke its expectations
   weir runs resume 0193a            finish what a crash left in the middle
+  weir runs cancel 0193a            stop what a server runs, or what waits
+  weir runs retry 0193a             let what has failed or was skipped be run once more
   weir sql -c \"select status, count(*) from weir.runs group by 1\"";
 
 const FAILING_EXAMPLES: &str = "\
@@ -34,7 +40,7 @@ Examples:
   weir runs failing 0193a \"ids are unique\" --limit 100
   weir sql -c 'select step, expectation, \"row\" from weir.failing_rows'";
 
-/// List runs, show what one of them did and which rows failed it, finish one that a crash left
+/// List runs, show what one of them did and which rows failed it, finish one that a crash left; stop one, or try it again
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
 pub struct Runs {
@@ -90,6 +96,32 @@ enum Command {
         #[arg(long)]
         discard: bool,
     },
+    /// List what servers have to run and have run: scheduled, triggered, backfilled; newest first
+    #[command(after_help = "Examples:\n  weir runs tasks\n  weir runs tasks flights --limit 100")]
+    Tasks {
+        /// Only this pipeline's, by name
+        #[arg(value_name = "PIPELINE")]
+        pipeline: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: u32,
+    },
+    /// Stop a run of a server, or take a task that waits out of its queue
+    ///
+    /// A run that is decided is published all the same. One that was started with weir run is stopped by Ctrl-C.
+    #[command(after_help = "Example:\n  weir runs cancel 0193a")]
+    Cancel {
+        /// The id of the run or of its task, or as much of its start as is unique
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Let a task of a server that has failed, was skipped or cancelled be run once more
+    #[command(after_help = "Example:\n  weir runs retry 0193a")]
+    Retry {
+        /// The id of the task or of its last run, or as much of its start as is unique
+        #[arg(value_name = "ID")]
+        id: String,
+    },
 }
 
 impl Runs {
@@ -135,6 +167,33 @@ impl Runs {
                 let record = known(&history, &run).await?;
                 failing::answer(&workspace, &record, name.as_deref(), limit, context).await?;
             }
+            Command::Tasks { pipeline, limit } => {
+                let tasks = history.tasks(pipeline.as_deref(), limit).await?;
+                if context.global.json {
+                    context.answer_json(&json!({ "tasks": tasks }))?;
+                } else if tasks.is_empty() {
+                    context.say("nothing was given to a server yet; start one with: weir serve");
+                } else {
+                    context.answer(&tasks_table(&tasks, context.out))?;
+                }
+            }
+            Command::Cancel { id } => {
+                let task = known_task(&history, &id).await?;
+                let sentence = match history.cancel_task(&task.id, "cancelled by hand", Utc::now()).await? {
+                    Some(TaskStatus::Cancelled) if task.status == TaskStatus::Waiting => "it is taken out of the queue".to_owned(),
+                    Some(TaskStatus::Running) => "its server is asked to stop it".to_owned(),
+                    status => format!("it is {} already: there is nothing to stop", status.unwrap_or(task.status).as_str()),
+                };
+                did(context, &history, &task, &sentence).await?;
+            }
+            Command::Retry { id } => {
+                let task = known_task(&history, &id).await?;
+                let sentence = match history.retry_task(&task.id, Utc::now()).await? {
+                    true => "it waits for a server to run it once more".to_owned(),
+                    false => format!("it is {}: only what has failed, was skipped or cancelled is run once more", task.status.as_str()),
+                };
+                did(context, &history, &task, &sentence).await?;
+            }
             Command::Resume { run, discard } => {
                 let cancel = context.signals.token();
                 let sentence = weir_engine::publish::take_up_by_id(&workspace, &run, discard, cancel).await?;
@@ -158,6 +217,41 @@ fn several(name: &str, workspace: &Workspace, context: &Context) -> Vec<String> 
     }
 }
 
+async fn known_task(history: &History, id: &str) -> Result<Task, Stop> {
+    let unknown = || {
+        Failure::error("unknown-task", format!("no task of a server, and no run of one, is called \"{id}\""))
+            .help("see them with: weir runs tasks")
+    };
+    history.task(id).await?.ok_or_else(|| unknown().into())
+}
+
+async fn did(context: &Context, history: &History, task: &Task, sentence: &str) -> Result<(), Stop> {
+    if context.global.json {
+        let task = history.task(&task.id).await?;
+        return context.answer_json(&json!({ "did": sentence, "task": task }));
+    }
+    context.answer(&format!("task {} of {}: {sentence}\n", task.id, task.pipeline))
+}
+
+fn tasks_table(tasks: &[Task], style: Style) -> String {
+    let mut table = Table::new(Look::Plain, &["task", "pipeline", "from", "to", "origin", "status", ">tries", "why"]);
+    for task in tasks {
+        let instant = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%S").to_string();
+        let (from, to) = task.interval.map(|(from, to)| (instant(from), instant(to))).unwrap_or_default();
+        table.row([
+            task.id.clone(),
+            task.pipeline.clone(),
+            from,
+            to,
+            task.origin.as_str().to_owned(),
+            task.status.as_str().to_owned(),
+            count(u64::from(task.attempts)),
+            first_line(task.reason.as_deref().unwrap_or("")),
+        ]);
+    }
+    table.without_empty_columns().render(style)
+}
+
 async fn known(history: &History, run: &str) -> Result<RunRecord, Stop> {
     history
         .run(run)
@@ -166,13 +260,16 @@ async fn known(history: &History, run: &str) -> Result<RunRecord, Stop> {
 }
 
 fn list(runs: &[RunRecord], style: Style) -> String {
-    let mut table =
-        Table::new(Look::Plain, &["run", "pipeline", "status", "started", ">took", ">read", ">loaded", ">quarantined", "error"]);
+    let mut table = Table::new(
+        Look::Plain,
+        &["run", "pipeline", "interval", "status", "started", ">took", ">read", ">loaded", ">quarantined", "error"],
+    );
     for run in runs {
         let rows = |rows: fn(&weir_engine::Summary) -> u64| run.summary.as_ref().map(|summary| count(rows(summary))).unwrap_or_default();
         table.row([
             run.run.clone(),
             run.pipeline.clone(),
+            interval(run),
             run.status.as_str().to_owned(),
             minute(&run.started_at),
             took(run),
@@ -195,6 +292,9 @@ fn show(run: &RunRecord, failing: &[ExpectationOutcome], style: Style) -> String
     );
     if let Some(finished) = &run.finished_at {
         out.push_str(&format!("finished  {finished}\n"));
+    }
+    if let (Some(from), Some(to)) = (&run.interval_start, &run.interval_end) {
+        out.push_str(&format!("interval  {from} to {to}\n"));
     }
     if let Some(error) = &run.error {
         out.push_str(&format!("error     {}\n", error.trim_end().replace('\n', "\n          ")));
@@ -225,6 +325,14 @@ fn minute(time: &str) -> String {
     DateTime::parse_from_rfc3339(time).map_or_else(|_| time.to_owned(), |time| time.to_utc().format("%Y-%m-%d %H:%M:%S").to_string())
 }
 
+/// From where to where, the second without what it shares with the first.
+fn interval(run: &RunRecord) -> String {
+    let (Some(from), Some(to)) = (&run.interval_start, &run.interval_end) else { return String::new() };
+    let (from, to) = (minute(from), minute(to));
+    let to = to.strip_prefix(from.split(' ').next().unwrap_or("")).map_or(to.as_str(), str::trim_start);
+    format!("{from} to {to}")
+}
+
 fn took(run: &RunRecord) -> String {
     let (Ok(start), Some(Ok(end))) =
         (DateTime::parse_from_rfc3339(&run.started_at), run.finished_at.as_deref().map(DateTime::parse_from_rfc3339))
@@ -253,6 +361,10 @@ mod tests {
             code: None,
             step: None,
             summary: None,
+            lane: 0,
+            task: None,
+            interval_start: None,
+            interval_end: None,
         }
     }
 

@@ -9,7 +9,7 @@ use weir_connectors::{CONNECTIONS, SINKS, SOURCES};
 use weir_pipelines::schema::KindSchema;
 
 use super::context::{Answer, Context};
-use crate::render::error;
+use crate::{render::error, server::alert};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,10 +63,10 @@ pub fn pipeline_schema() -> Value {
     weir_pipelines::pipeline_schema(&sources, &sinks)
 }
 
-/// The JSON Schema of `weir.toml`, with the settings of every kind of connection in it.
+/// The JSON Schema of `weir.toml`, with the settings of every kind of connection and of alert in it.
 pub fn project_schema() -> Value {
     let connections: Vec<KindSchema> = CONNECTIONS.iter().map(|kind| of(kind.kind, SHARED, kind.schema)).collect();
-    weir_pipelines::project_schema(&connections)
+    weir_pipelines::project_schema(&connections, &alert::schemas())
 }
 
 /// What a connection is, of whichever kind.

@@ -20,6 +20,8 @@ struct State {
     said: &'static str,
     /// False until the first piece of work: a signal before it counts.
     begun: bool,
+    /// What the second signal cancels, and what is said then; none where it ends the process.
+    second: Option<(CancellationToken, &'static str)>,
 }
 
 /// What a signal leads to.
@@ -63,7 +65,7 @@ impl Signals {
     }
 
     fn silent() -> Self {
-        Self { state: Arc::new(Mutex::new(State { token: CancellationToken::new(), said: "", begun: false })) }
+        Self { state: Arc::new(Mutex::new(State { token: CancellationToken::new(), said: "", begun: false, second: None })) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -73,7 +75,13 @@ impl Signals {
     fn take(&self) -> Then {
         let state = self.lock();
         if state.token.is_cancelled() {
-            return Then::End;
+            return match &state.second {
+                Some((stop, said)) if !stop.is_cancelled() => {
+                    stop.cancel();
+                    Then::Say(said)
+                }
+                _ => Then::End,
+            };
         }
         state.token.cancel();
         Then::Say(state.said)
@@ -94,6 +102,14 @@ impl Signals {
         state.begun = true;
         state.said = said;
         state.token.clone()
+    }
+
+    /// Sets two tokens for work that ends in two steps: the first signal cancels the first, the second the second, the third ends the process.
+    pub fn drain(&self, said: &'static str, then: &'static str) -> (CancellationToken, CancellationToken) {
+        let first = self.work(said);
+        let second = CancellationToken::new();
+        self.lock().second = Some((second.clone(), then));
+        (first, second)
     }
 }
 
@@ -156,6 +172,17 @@ mod tests {
         let second = signals.work("");
         assert!(first.is_cancelled() && !second.is_cancelled());
         assert_eq!(signals.take(), Then::Say(""));
+    }
+
+    #[test]
+    fn a_server_drains_then_stops_then_ends() {
+        let signals = Signals::silent();
+        let (drain, stop) = signals.drain("ending", "stopping");
+        assert_eq!(signals.take(), Then::Say("ending"));
+        assert!(drain.is_cancelled() && !stop.is_cancelled());
+        assert_eq!(signals.take(), Then::Say("stopping"));
+        assert!(stop.is_cancelled());
+        assert_eq!(signals.take(), Then::End);
     }
 
     #[test]

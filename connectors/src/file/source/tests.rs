@@ -42,6 +42,7 @@ pub fn run_context(folder: &Path) -> RunContext {
         pipeline: "test".into(),
         state: "state".into(),
         started_at: DateTime::UNIX_EPOCH,
+        interval: None,
         root: folder.to_owned(),
         state_dir: folder.join(".weir"),
         lake: folder.join("lake").display().to_string(),

@@ -160,7 +160,7 @@ fn from_pipeline(path: &Path, root: &Path) -> String {
 async fn checked(workspace: &Workspace, path: &Path, context: &Context) -> Result<Diagnostics, Stop> {
     let found = Found { path: path.to_path_buf(), row: None };
     let partial = parse_partial(&workspace.project, &found, &context.folder, &Set::default())?;
-    let checker = Checker::new(workspace.clone()).await?;
+    let checker = Checker::new(workspace.clone(), false).await?;
     Ok(checker.check(partial, Depth::Files).await?.diagnostics)
 }
 
