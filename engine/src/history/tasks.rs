@@ -1,9 +1,6 @@
 //! Tasks: what is to be run, once each. A schedule, a backfill or a trigger adds them; a server claims one, runs it, and says what has become of it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    str::FromStr,
-};
+use std::{collections::BTreeMap, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -555,27 +552,20 @@ impl History {
         Ok(row.is_some())
     }
 
-    /// Published runs of a pipeline that ended at an instant or later, in order.
-    pub async fn published_since(&self, pipeline: &str, from: &str) -> Result<Vec<PublishedRun>> {
+    /// Published runs of a pipeline that ended at an instant or later, in order; without those by which another pipeline has been asked for
+    /// already, by the key that is `prefix` and the run's id.
+    pub async fn published_since(&self, pipeline: &str, from: &str, (asked, prefix): (&str, &str)) -> Result<Vec<PublishedRun>> {
         let sql = "select run, finished_at, interval_start, interval_end from runs
-                   where pipeline = $1 and status = 'published' and finished_at >= $2 order by finished_at, run";
-        let rows = sqlx::query(sql).bind(pipeline).bind(from).fetch_all(self.store.pool()).await.map_err(failed)?;
+                   where pipeline = $1 and status = 'published' and finished_at >= $2
+                       and not exists (select 1 from tasks where tasks.pipeline = $3 and tasks.origin_key = $4 || runs.run)
+                   order by finished_at, run";
+        let rows = sqlx::query(sql).bind(pipeline).bind(from).bind(asked).bind(prefix);
+        let rows = rows.fetch_all(self.store.pool()).await.map_err(failed)?;
         let published = |row: &AnyRow| {
             let (run, finished_at) = (row.try_get("run").map_err(failed)?, row.try_get("finished_at").map_err(failed)?);
             Ok(PublishedRun { run, finished_at, interval: span(row)? })
         };
         rows.iter().map(published).collect()
-    }
-
-    /// Which of these keys tasks of a pipeline were asked for by.
-    pub async fn known_keys(&self, pipeline: &str, keys: impl Iterator<Item = &str>) -> Result<BTreeSet<String>> {
-        let mut known = BTreeSet::new();
-        for key in keys {
-            if self.task_by_key(pipeline, key).await?.is_some() {
-                known.insert(key.to_owned());
-            }
-        }
-        Ok(known)
     }
 
     /// What a trigger has seen: the mark of each item, by its name.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta};
 use weir_connectors::{FoundFile, list_files};
 use weir_pipelines::{Pipeline, Trigger, TriggerKind};
 
@@ -139,28 +139,16 @@ async fn published(scheduler: &Scheduler, leadership: Leadership, name: &str, tr
     let (begun, seen) = since.split_once(' ').unwrap_or((&since, &since));
     let from = DateTime::parse_from_rfc3339(seen).map_or(now, |seen| seen.to_utc() - LOOK_BACK);
     let from = stamp(from).max(begun.to_owned());
-    let published = scheduler.history.published_since(other, &from).await?;
+    let prefix = format!("{source}:");
+    let published = scheduler.history.published_since(other, &from, (name, &prefix)).await?;
     let Some(latest) = published.iter().map(|run| run.finished_at.clone()).max() else { return Ok(0) };
     let task = |run: &crate::history::tasks::PublishedRun| NewTask {
         interval: run.interval,
-        key: Some(format!("{source}:{}", run.run)),
+        key: Some(format!("{prefix}{}", run.run)),
         ..task(name, Origin::Trigger, now)
     };
-    let tasks: Vec<NewTask> =
-        published.iter().filter(|run| run.finished_at.as_str() > seen || is_close(&run.finished_at, seen)).map(task).collect();
-    let known = scheduler.history.known_keys(name, tasks.iter().filter_map(|task| task.key.as_deref())).await?;
-    let tasks: Vec<NewTask> = tasks.into_iter().filter(|task| task.key.as_ref().is_none_or(|key| !known.contains(key))).collect();
-    if tasks.is_empty() && latest.as_str() <= seen {
-        return Ok(0);
-    }
+    let tasks: Vec<NewTask> = published.iter().map(task).collect();
     let mark = [(SINCE.to_owned(), format!("{begun} {}", latest.as_str().max(seen)))];
     scheduler.history.arrive(leadership, (name, source), &mark, &tasks, now).await?;
     Ok(tasks.len())
-}
-
-/// Whether an instant is so little before another one that it may have been written down after it.
-fn is_close(one: &str, other: &str) -> bool {
-    let read = |text: &str| DateTime::parse_from_rfc3339(text).map(|instant| instant.to_utc());
-    let (Ok(one), Ok(other)): (Result<DateTime<Utc>, _>, Result<DateTime<Utc>, _>) = (read(one), read(other)) else { return false };
-    other - one <= LOOK_BACK
 }
