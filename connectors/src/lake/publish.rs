@@ -40,6 +40,9 @@ use crate::{
 
 /// How often a commit is tried when other writers come first.
 const ATTEMPTS: u32 = 30;
+/// How many commits a reader has to read one by one at most: Delta's own default, of which the library's is ten times. Every commit that
+/// is read is held in memory by a thread of its own.
+const COMMITS_PER_CHECKPOINT: &str = "10";
 /// The key under which a commit names its load.
 const LOAD: &str = "weirLoad";
 
@@ -421,7 +424,8 @@ fn described(table: Option<&DeltaTable>, fit: &Fit, mode: Mode) -> Result<(Optio
         } else {
             json!({ "minReaderVersion": 1, "minWriterVersion": 2 })
         };
-        let metadata = new_metadata(&delta(&fit.table)?, fit.partitions.iter(), HashMap::<String, String>::new())?;
+        let configuration = HashMap::from([("delta.checkpointInterval", COMMITS_PER_CHECKPOINT)]);
+        let metadata = new_metadata(&delta(&fit.table)?, fit.partitions.iter(), configuration)?;
         return Ok((Some(serde_json::from_value(protocol)?), Some(metadata)));
     };
     let state = table.snapshot()?;

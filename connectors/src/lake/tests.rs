@@ -575,10 +575,23 @@ async fn a_table_with_features_that_weir_would_break_is_refused() {
     publish(&sink(), &cx(&lake.run(1), Mode::Append), people(&[(1, "a")])).await.expect("published");
     let log = lake.table_folder().join("_delta_log").join(format!("{:020}.json", 0));
     let text = std::fs::read_to_string(&log).expect("the log");
-    assert!(text.contains("\"configuration\":{}"), "{text}");
-    std::fs::write(&log, text.replace("\"configuration\":{}", "\"configuration\":{\"delta.constraints.positive\":\"id > 0\"}"))
-        .expect("written");
+    let ours = "\"configuration\":{\"delta.checkpointInterval\":\"10\"}";
+    assert!(text.contains(ours), "{text}");
+    std::fs::write(&log, text.replace(ours, "\"configuration\":{\"delta.constraints.positive\":\"id > 0\"}")).expect("written");
     let error = publish(&sink(), &cx(&lake.run(2), Mode::Append), people(&[(-1, "a")])).await.expect_err("refused");
     assert_eq!(error.code, "table-feature");
     assert!(error.message.contains("check constraints"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_gets_a_checkpoint_every_ten_commits() {
+    let lake = Lake::new();
+    for run in 1..=11 {
+        publish(&sink(), &cx(&lake.run(run), Mode::Append), people(&[(1, "a")])).await.expect("published");
+    }
+    let log = std::fs::read_dir(lake.table_folder().join("_delta_log")).expect("the log");
+    let mut checkpoints: Vec<String> = log.map(|file| file.expect("a file").file_name().to_string_lossy().into_owned()).collect();
+    checkpoints.retain(|name| name.contains("checkpoint"));
+    checkpoints.sort();
+    assert_eq!(checkpoints, ["00000000000000000009.checkpoint.parquet", "_last_checkpoint"]);
 }
