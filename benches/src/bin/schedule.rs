@@ -1,6 +1,6 @@
-//! Serves a project's pipelines in this process and says how late runs start, or what a day does to memory: `schedule delay FOLDER SECONDS` by the
-//! machine's clock, `schedule day FOLDER SPEED` by one that goes SPEED times as fast. Where the state is, is the project's affair; its files are
-//! watched as `weir serve` does. Prints JSON.
+//! Serves a project's pipelines in this process and says how late runs start, or what days do to memory: `schedule delay FOLDER SECONDS` by the
+//! machine's clock, `schedule days FOLDER SPEED HOURS` by one that goes SPEED times as fast. Where the state is, is the project's affair; its files
+//! are watched as `weir serve` does. Prints JSON.
 
 use std::{
     path::Path,
@@ -39,19 +39,20 @@ fn clock() -> DateTime<Utc> {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let [what @ ("delay" | "day"), folder, number] = words[..] else {
-        eprintln!("usage: schedule delay FOLDER SECONDS | schedule day FOLDER SPEED");
-        return ExitCode::from(2);
+    let numbers: Vec<u32> = words.iter().skip(2).filter_map(|word| word.parse().ok()).collect();
+    let (folder, task) = match (&words[..], &numbers[..]) {
+        (["delay", folder, _], &[seconds]) => (folder, Task::Delay { seconds }),
+        (["days", folder, _, _], &[speed, hours]) if speed > 0 => (folder, Task::Days { speed, hours }),
+        _ => {
+            eprintln!("usage: schedule delay FOLDER SECONDS | schedule days FOLDER SPEED HOURS");
+            return ExitCode::from(2);
+        }
     };
-    let Ok(number) = number.parse::<u64>() else {
-        eprintln!("{number:?} is no number");
-        return ExitCode::from(2);
-    };
-    if what == "day" {
-        SPEED.store(number, Ordering::Relaxed);
+    if let Task::Days { speed, .. } = task {
+        SPEED.store(u64::from(speed), Ordering::Relaxed);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
-    match runtime.block_on(measure(what, Path::new(folder), number)) {
+    match runtime.block_on(measure(task, Path::new(folder))) {
         Ok(found) => {
             println!("{found}");
             ExitCode::SUCCESS
@@ -63,6 +64,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// What is measured.
+#[derive(Clone, Copy)]
+enum Task {
+    Delay { seconds: u32 },
+    Days { speed: u32, hours: u32 },
+}
+
 /// What has been told.
 #[derive(Debug, Default)]
 struct Told {
@@ -72,7 +80,7 @@ struct Told {
     skipped: u64,
 }
 
-async fn measure(what: &str, folder: &Path, number: u64) -> Result<Value, Failure> {
+async fn measure(task: Task, folder: &Path) -> Result<Value, Failure> {
     let _ = *BEGAN;
     let project = weir::project::read_project(folder, folder, None)?;
     let files = Arc::new(weir::watch::Files::new(project.clone()));
@@ -94,12 +102,11 @@ async fn measure(what: &str, folder: &Path, number: u64) -> Result<Value, Failur
     let drain = CancellationToken::new();
     let mut memory = Vec::new();
     let watching = async {
-        match what {
-            "delay" => tokio::time::sleep(Duration::from_secs(number)).await,
-            _ => {
-                let hour = Duration::from_secs(3600).div_f64(f64::from(u32::try_from(number).unwrap_or(1)));
-                for _ in 0..24 {
-                    tokio::time::sleep(hour).await;
+        match task {
+            Task::Delay { seconds } => tokio::time::sleep(Duration::from_secs(u64::from(seconds))).await,
+            Task::Days { speed, hours } => {
+                for _ in 0..hours {
+                    tokio::time::sleep(Duration::from_secs(3600) / speed).await;
                     memory.push(resident_bytes());
                 }
             }
