@@ -1,6 +1,7 @@
 //! Where rows come from and go: one file per kind, the traits they share, and the two lists of kinds.
 //! Not here: pipelines as a whole, the order of a run, the scheduler. No connector knows another.
 
+pub mod browse;
 pub mod clickhouse;
 mod conform;
 pub mod connections;
@@ -15,6 +16,7 @@ pub mod lake;
 pub mod postgres;
 pub mod pushdown;
 pub mod quote;
+pub mod remote;
 pub mod retry;
 pub mod secret;
 
@@ -37,11 +39,15 @@ use futures::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
 use weir_pipelines::{Diagnostics, Settings, Vocabulary};
 
+pub use browse::{Browse, BrowseKind, Listed, ListedKind};
 pub use connections::Connections;
 pub use context::{Advance, Coordinates, Interval, Purpose, Reject, Rejects, RunContext, SinkContext, SourceContext};
 pub use error::{Blame, Error, Result, Retry};
 pub use extent::Extent;
-pub use file::list::{FoundFile, list as list_files};
+pub use file::{
+    list::{FoundFile, list as list_files},
+    reading as files,
+};
 
 /// A kind's settings struct: what a person writes under the kind's key. Its field docs are the reference.
 pub trait Config: DeserializeOwned + schemars::JsonSchema {
@@ -274,6 +280,9 @@ pub static SOURCES: &[SourceKind] = &[file::SOURCE, postgres::SOURCE, clickhouse
 
 /// Every kind of sink.
 pub static SINKS: &[SinkKind] = &[lake::SINK, file::SINK, postgres::SINK, clickhouse::SINK];
+
+/// Every kind of connection that can be looked through.
+pub static BROWSED: &[BrowseKind] = &[postgres::BROWSE, clickhouse::BROWSE];
 
 /// The words a pipeline file may use: the kinds, and the project's connections and profiles.
 pub fn vocabulary<'a>(connections: &'a [&'a str], profiles: &'a [&'a str]) -> Vocabulary<'a> {

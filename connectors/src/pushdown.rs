@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 
 use arrow::datatypes::{DataType, Schema};
 use datafusion::{
-    common::ScalarValue,
+    common::{Column, DFSchema, ExprSchema, ScalarValue},
     logical_expr::{Between, BinaryExpr, Cast, Expr, Operator, TryCast, expr::InList},
 };
 
@@ -188,6 +188,20 @@ impl Filter {
         Some(if *joint == Operator::And { Filter::And(filters) } else { Filter::Or(filters) })
     }
 
+    /// The same with its columns called otherwise; none where one has no such name.
+    pub fn renamed(&self, name: &dyn Fn(&str) -> Option<String>) -> Option<Filter> {
+        let all = |filters: &[Filter]| filters.iter().map(|filter| filter.renamed(name)).collect::<Option<Vec<_>>>();
+        Some(match self {
+            Filter::Compare { column, op, value } => Filter::Compare { column: name(column)?, op: *op, value: value.clone() },
+            Filter::In { column, values } => Filter::In { column: name(column)?, values: values.clone() },
+            Filter::IsNull(column) => Filter::IsNull(name(column)?),
+            Filter::IsNotNull(column) => Filter::IsNotNull(name(column)?),
+            Filter::Not(inner) => Filter::Not(Box::new(inner.renamed(name)?)),
+            Filter::And(filters) => Filter::And(all(filters)?),
+            Filter::Or(filters) => Filter::Or(all(filters)?),
+        })
+    }
+
     /// The columns it asks for.
     pub fn columns(&self) -> BTreeSet<&str> {
         let (mut columns, mut open) = (BTreeSet::new(), vec![self]);
@@ -284,6 +298,40 @@ fn widens(from: &DataType, to: &DataType) -> bool {
     }
 }
 
+/// Whether two values of the type are equal here where they are equal there.
+pub fn is_equal(data_type: &DataType) -> bool {
+    use DataType::{Boolean, LargeUtf8, Utf8, Utf8View};
+    matches!(data_type, Boolean | Utf8 | LargeUtf8 | Utf8View) || is_ordered(data_type)
+}
+
+/// Whether values of the type have the same order here and there.
+pub fn is_ordered(data_type: &DataType) -> bool {
+    use DataType::{Date32, Decimal128, Decimal256, Timestamp};
+    matches!(data_type, Date32 | Timestamp(_, _) | Decimal128(_, _) | Decimal256(_, _)) || integer(data_type).is_some()
+}
+
+/// Whether values of the two types may be compared for equality as they are: of one type, or integers that are both signed or both not.
+pub fn is_joinable(left: &DataType, right: &DataType) -> bool {
+    match (integer(left), integer(right)) {
+        (Some((left, _)), Some((right, _))) => left == right,
+        _ => left == right && is_equal(left),
+    }
+}
+
+/// The column that `expr` is, where it is one, perhaps widened to a type that holds all of its values in the same order.
+pub fn column(expr: &Expr, schema: &DFSchema) -> Option<Column> {
+    match expr {
+        Expr::Column(column) => Some(column.clone()),
+        Expr::Alias(alias) => column(&alias.expr, schema),
+        Expr::Cast(Cast { expr, field }) => {
+            let Expr::Column(column) = expr.as_ref() else { return None };
+            let own = schema.field_from_column(column).ok()?;
+            widens(own.data_type(), field.data_type()).then(|| column.clone())
+        }
+        _ => None,
+    }
+}
+
 /// Whether it is signed, and its bits.
 fn integer(data_type: &DataType) -> Option<(bool, u8)> {
     Some(match data_type {
@@ -300,13 +348,12 @@ fn integer(data_type: &DataType) -> Option<(bool, u8)> {
 }
 
 fn compare(column: &Expr, op: Comparison, value: &Expr, schema: &Schema) -> Option<Filter> {
-    use DataType::{Boolean, Date32, Decimal128, Decimal256, LargeUtf8, Timestamp, Utf8, Utf8View};
+    use DataType::{Boolean, LargeUtf8, Utf8, Utf8View};
     let Expr::Literal(value, _) = value else { return None };
     let (column, data_type) = bare(column, schema)?;
     let comparable = match &data_type {
         Boolean | Utf8 | LargeUtf8 | Utf8View => op.is_equality(),
-        Date32 | Timestamp(_, _) | Decimal128(_, _) | Decimal256(_, _) => true,
-        other => integer(other).is_some(),
+        other => is_ordered(other),
     };
     if !comparable || value.is_null() {
         return None;

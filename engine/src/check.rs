@@ -165,6 +165,8 @@ pub struct Written {
     pub destination: String,
     /// Whether its rows take the place of all that was there.
     pub replaces: bool,
+    /// The columns of the rows that it takes.
+    pub columns: SchemaRef,
     /// The file that says so.
     pub file: Arc<SourceFile>,
     /// Where.
@@ -293,6 +295,7 @@ fn written(sink: &PlannedSink, pipeline: &str) -> Written {
         kind: sink.kind.clone(),
         destination: sink.sink.destination(&sink.context),
         replaces: sink.context.mode == Mode::Replace,
+        columns: sink.from.schema.clone(),
         file: sink.settings.file.clone(),
         place: sink.settings.kind.span.clone(),
     }

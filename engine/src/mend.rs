@@ -160,7 +160,7 @@ pub async fn prepare<'a>(
     let started = Instant::now();
     let context = workspace.context(name, 0, &history, cancel.child_token())?;
     let notes = publish::recover(workspace, &history, &context, 0).await?;
-    let session = Session::open(workspace).await?;
+    let session = Session::open(workspace)?;
     let Some(step) = choose_step(workspace, name, request.step.as_deref()).await? else { return Ok(None) };
     let mends = !request.assignments.is_empty();
     let planned = match pipeline {

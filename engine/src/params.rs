@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use chrono::{DateTime, NaiveDate, Utc};
 use datafusion::{
     common::{
@@ -15,7 +15,10 @@ use datafusion::{
     logical_expr::{Expr, LogicalPlan, expr::Placeholder, expr_rewriter::NamePreserver},
     prelude::SessionContext,
     scalar::ScalarValue,
-    sql::planner::{ParserOptions, PlannerContext, SqlToRel},
+    sql::{
+        parser::Statement,
+        planner::{ParserOptions, PlannerContext, SqlToRel},
+    },
 };
 use weir_connectors::Interval;
 use weir_pipelines::{INTERVAL, Param, ParamKind, ParamValue, Pipeline, SqlText};
@@ -44,6 +47,45 @@ pub fn set(session: &SessionContext, pipeline: &Pipeline, interval: Option<Inter
         (Arc::new(Field::new(name, data_type, false)), value)
     });
     session.state_ref().write().config_mut().set_extension(Arc::new(Params(known.collect())));
+}
+
+/// A parameter of a saved query, of which the type is known and perhaps the value.
+#[derive(Debug, Clone)]
+pub struct Named(FieldRef, Option<ScalarValue>);
+
+impl Named {
+    /// One whose value is not known yet.
+    pub fn open(name: &str, kind: ParamKind) -> Self {
+        Self(Arc::new(Field::new(name, data_type(kind), true)), None)
+    }
+
+    /// One with a value; none is null.
+    pub fn bound(name: &str, kind: ParamKind, value: Option<&ParamValue>) -> Self {
+        let value = match value {
+            Some(value) => scalar(kind, value),
+            None => ScalarValue::try_new_null(&data_type(kind)).expect("each of these types has a null"),
+        };
+        Self(Arc::new(Field::new(name, value.data_type(), true)), Some(value))
+    }
+}
+
+/// Lets a session know the parameters of a saved query, and none but these.
+pub fn name(session: &SessionContext, named: Vec<Named>) {
+    let known = named.into_iter().map(|Named(field, value)| (field, value)).collect();
+    session.state_ref().write().config_mut().set_extension(Arc::new(Params(known)));
+}
+
+fn data_type(kind: ParamKind) -> DataType {
+    match kind {
+        ParamKind::Text => DataType::Utf8,
+        ParamKind::Bigint => DataType::Int64,
+        ParamKind::Double => DataType::Float64,
+        ParamKind::Decimal { precision, scale } => DataType::Decimal128(precision, i8::try_from(scale).expect("at most 38")),
+        ParamKind::Boolean => DataType::Boolean,
+        ParamKind::Date => DataType::Date32,
+        ParamKind::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+        ParamKind::Timestamptz => instant(DateTime::UNIX_EPOCH).data_type(),
+    }
 }
 
 fn instant(at: DateTime<Utc>) -> ScalarValue {
@@ -136,17 +178,22 @@ pub async fn query(session: &SessionContext, text: &SqlText) -> DfResult<(Sessio
         return session.sql_with_options(&text.text, options).await.map(datafusion::prelude::DataFrame::into_parts);
     }
     let dialect = state.config_options().sql_parser.dialect;
-    let statement = state.sql_to_statement(&text.text, &dialect)?;
+    let plan = statement(session, state.sql_to_statement(&text.text, &dialect)?).await?;
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
+    Ok((state, plan))
+}
+
+/// Plans a parsed query in a session that knows its tables and its parameters, and gives these their values.
+pub async fn statement(session: &SessionContext, statement: Statement) -> DfResult<LogicalPlan> {
+    let state = session.state();
     let tables = crate::sql::tables(session, &statement).await;
-    let datafusion::sql::parser::Statement::Statement(statement) = statement else {
+    let Statement::Statement(statement) = statement else {
         return plan_err!("only queries can be planned");
     };
     let names = Names::new(&state, tables);
     let planner = SqlToRel::new_with_options(&names, ParserOptions::from(&state.config_options().sql_parser));
     let plan = planner.sql_statement_to_plan_with_context(*statement, &mut context(&state))?;
-    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
-    let plan = bind(&state, plan)?;
-    Ok((state, plan))
+    bind(&state, plan)
 }
 
 /// Plans an expression over columns.

@@ -411,7 +411,7 @@ pub fn unknown_step(step: &str, pipeline: &str, steps: &[&str]) -> Diagnostic {
 
 /// Lists what is set aside, by pipeline and step.
 pub async fn list(workspace: &Workspace, pipeline: Option<&str>) -> Result<Vec<QuarantineTable>> {
-    let session = Session::open(workspace).await?;
+    let session = Session::open(workspace)?;
     let mut tables = Vec::new();
     for name in session.tables().await? {
         if name.catalog != "quarantine" || pipeline.is_some_and(|wanted| wanted != name.schema) {
@@ -489,7 +489,7 @@ const GROUPS_MAX: usize = 50;
 
 /// What waits for each rule that was broken, with `examples` rows of each.
 pub async fn groups(workspace: &Workspace, tables: &[QuarantineTable], code: Option<&str>, examples: usize) -> Result<Vec<Group>> {
-    let session = Session::open(workspace).await?;
+    let session = Session::open(workspace)?;
     let explain = |error| crate::run::explain(&error);
     let mut groups = Vec::new();
     for table in tables {

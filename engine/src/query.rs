@@ -1,52 +1,154 @@
 //! Ad-hoc SQL, read-only: `lake.<schema>.<table>` (and `"<table>@<version>"` for an older state), `quarantine.<pipeline>.<step>`,
-//! and the tables of `weir.` (`query/own.rs`). One statement at a time; whatever would change something is refused.
+//! the tables of `weir.` (`query/own.rs`), and table functions (`query/functions.rs`). Whatever would change something is refused.
+//!
+//! A [`Catalogue`] is what a process knows, a [`Session`] is one person at one door. Guards, limits, the queue and the log of statements are
+//! in the session, so that no door can go round them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    fmt::Debug,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use arrow::array::RecordBatch;
-use async_trait::async_trait;
-use chrono::{DateTime, NaiveDate, Utc};
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, SchemaRef},
+};
 use datafusion::{
-    catalog::{CatalogProvider, MemorySchemaProvider, SchemaProvider, TableProvider},
-    common::TableReference,
-    error::{DataFusionError, Result as DfResult},
-    execution::{SendableRecordBatchStream, SessionStateBuilder, context::SQLOptions},
-    physical_plan::stream::RecordBatchStreamAdapter,
-    prelude::{DataFrame, SessionConfig, SessionContext},
-    sql::parser::Statement,
-    sql::sqlparser::{
-        ast,
-        dialect::GenericDialect,
-        tokenizer::{Token, Tokenizer},
+    catalog::CatalogProvider,
+    common::{ScalarValue, TableReference},
+    error::DataFusionError,
+    execution::{
+        SendableRecordBatchStream, SessionState, SessionStateBuilder,
+        context::SQLOptions,
+        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
+    logical_expr::LogicalPlan,
+    physical_plan::{
+        execute_stream,
+        stream::{RecordBatchReceiverStream, RecordBatchStreamAdapter},
+    },
+    prelude::{DataFrame, SessionConfig, SessionContext},
 };
 use futures::StreamExt;
+use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
-use weir_connectors::{
-    lake::{self, Version},
-    quote,
-};
-use weir_pipelines::{Diagnostic, SourceFile, SqlText};
+use tokio::runtime::Runtime;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use weir_connectors::{browse::TimeLimit, lake::Tables, remote::PushDown};
+use weir_pipelines::{SourceFile, SqlText};
 
 use crate::{
-    check::{Column, columns},
+    check::Column,
     error::{Failure, Result},
-    sql::{diagnose, explain},
+    scheduler::Catalogue as Files,
+    sql::diagnose,
     workspace::Workspace,
 };
 
+mod answer;
+mod bounded;
+mod columns;
+mod connections;
+pub mod functions;
+mod guard;
+mod lake;
+mod like;
+mod limits;
+mod listing;
+mod memory;
 mod own;
+mod parameters;
+mod places;
+pub mod postgres;
+mod queue;
+mod results;
+mod saved;
+mod travel;
+pub mod weight;
+mod yielding;
 
-/// A session that knows everything ingested.
-pub struct Session {
-    session: SessionContext,
+use answer::{Answer, Statement, cancelled, too_slow};
+use guard::{finite, is_own, lists, read_only, refuse, several};
+use lake::DeltaCatalog;
+use memory::Total;
+use parameters::{bound, parameters};
+use queue::Queue;
+use results::{Keeping, Results};
+use travel::time_travel;
+
+pub use answer::{Counts, Ending};
+pub use limits::{Door, Limits, SCOPES, Scopes, Who};
+pub use saved::{CheckedQuery, Promised};
+
+/// Bytes of a statement: a longer one is `too-long`.
+pub const TEXT_MAX: usize = 1 << 20;
+/// A prepared statement that is older is planned anew: tables may have new commits.
+const PLAN_FRESH: Duration = Duration::from_millis(500);
+/// Why a plan is there.
+const IN_TURN: &str = "a statement whose turn it is is planned";
+/// Batches that wait for a reader.
+const BATCHES_AHEAD: usize = 2;
+
+/// What a process answers with: tables that stay open, memory and threads that all statements share, and whose turn it is.
+pub struct Catalogue {
+    workspace: Workspace,
+    files: Option<Arc<dyn Files>>,
+    lake: Arc<Tables>,
+    quarantine: Arc<Tables>,
+    connections: connections::Connections,
+    /// Functions and rules of every session; without tables.
+    base: SessionState,
+    runtime: Arc<RuntimeEnv>,
+    total: Arc<Total>,
+    queue: Queue,
+    counts: Arc<Counts>,
+    results: Arc<Results>,
+    threads: Option<Threads>,
+}
+
+/// Threads of their own, so that work on a statement holds up nobody who only listens.
+struct Threads(Option<Runtime>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Whoever drops it may be in the middle of something that must not block.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Debug for Catalogue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalogue").field("lake", &self.lake).finish_non_exhaustive()
+    }
+}
+
+/// How a process answers.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Statements that are answered at once.
+    pub queries_max: usize,
+    /// Bytes that all statements may hold in memory.
+    pub memory_bytes: u64,
+    /// True: statements are worked on by threads of their own.
+    pub apart: bool,
+    /// Where pipelines are read from, for `step()` and `weir.steps`.
+    pub files: Option<Arc<dyn Files>>,
+}
+
+impl Settings {
+    /// For one person at one machine.
+    pub fn local(workspace: &Workspace) -> Self {
+        Self { queries_max: usize::MAX, memory_bytes: workspace.memory_limit_bytes, apart: false, files: None }
+    }
 }
 
 /// A table a query may name.
 #[derive(Debug, Clone, Serialize)]
 pub struct TableName {
-    /// `lake` or `quarantine`.
+    /// `lake`, `quarantine`, or a connection.
     pub catalog: String,
     /// The schema, or the pipeline.
     pub schema: String,
@@ -56,83 +158,347 @@ pub struct TableName {
     pub columns: Vec<Column>,
 }
 
-impl Session {
-    /// Opens a session over the lake, the quarantine and the run history as they are now.
-    pub async fn open(workspace: &Workspace) -> Result<Self> {
+impl Catalogue {
+    /// Makes ready to answer. Nothing is listed or opened yet.
+    pub fn open(workspace: &Workspace, settings: Settings) -> Result<Arc<Self>> {
+        let runtime = workspace.runtime(None)?;
         let mut config = SessionConfig::new()
-            .with_default_catalog_and_schema("lake", "main")
             .with_create_default_catalog_and_schema(false)
             .with_information_schema(true)
             .with_target_partitions(workspace.cpus);
         config.options_mut().sql_parser.collect_spans = true;
         config.options_mut().execution.parquet.pushdown_filters = true;
-        let state =
-            SessionStateBuilder::new().with_config(config).with_runtime_env(workspace.runtime(None)?).with_default_features().build();
-        let mut session = SessionContext::new_with_state(state);
-        datafusion_functions_json::register_all(&mut session).map_err(|error| crate::run::explain(&error))?;
-        let environment = &workspace.environment;
+        let mut base = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(runtime.clone())
+            .with_default_features()
+            .with_optimizer_rule(Arc::new(PushDown))
+            .build();
+        datafusion_functions_json::register_all(&mut base).map_err(|error| crate::run::explain(&error))?;
+        bounded::bound(&mut base).map_err(|error| crate::run::explain(&error))?;
+        let threads = match settings.apart {
+            true => Some(threads(workspace.cpus)?),
+            false => None,
+        };
         let quarantine = workspace.state_dir.join("quarantine").display().to_string();
-        let mut lake = DeltaCatalog::list(&workspace.lake, environment).await?;
-        // Present even when empty, so that an unqualified name is answered by "no such table", not by "no such schema".
-        lake.schemas.entry("main".to_owned()).or_insert_with(|| Arc::new(MemorySchemaProvider::new()));
-        lake.schemas.insert("weir".to_owned(), own::history_schema(workspace).await?);
-        session.register_catalog("lake", Arc::new(lake));
-        session.register_catalog("quarantine", Arc::new(DeltaCatalog::list(&quarantine, environment).await?));
-        Ok(Self { session })
+        let lake = Arc::new(Tables::new(&workspace.lake, workspace.environment.clone()));
+        let quarantine = Arc::new(Tables::new(quarantine, workspace.environment.clone()));
+        Ok(Arc::new(Self {
+            connections: connections::Connections::new(workspace)?,
+            base,
+            runtime,
+            total: Total::new(settings.memory_bytes),
+            queue: Queue::new(settings.queries_max),
+            counts: Arc::default(),
+            results: Arc::new(Results::new([lake.clone(), quarantine.clone()])),
+            lake,
+            quarantine,
+            threads,
+            files: settings.files,
+            workspace: workspace.clone(),
+        }))
     }
 
-    /// Answers one query. Cancelling ends its stream with an error.
-    pub async fn query(&self, sql: &str, cancel: CancellationToken) -> Result<SendableRecordBatchStream> {
-        let sql = &time_travel(sql);
-        let text = SqlText::plain(SourceFile::new("<sql>", sql.as_str()));
-        self.read_only(&text)?;
-        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        let planned = async {
-            let frame = self.session.sql_with_options(sql, options).await?;
-            frame.execute_stream().await
-        };
-        let stream = tokio::select! {
-            stream = planned => match stream {
-                Ok(stream) => stream,
-                Err(error) => return Err(refuse(&self.session, &error, &text).await),
-            },
-            () = cancel.cancelled() => return Err(Failure::Interrupted),
-        };
-        let schema = stream.schema();
-        // An end that was forced must not look like the end of the rows.
-        let stopped = futures::stream::unfold(Some((stream, cancel)), async |state| {
-            let (mut stream, cancel) = state?;
-            tokio::select! {
-                batch = stream.next() => batch.map(|batch| (batch, Some((stream, cancel)))),
-                () = cancel.cancelled() => Some((Err(DataFusionError::Execution("the query was cancelled".into())), None)),
-            }
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stopped)))
-    }
-
-    /// Refuses what is no query before its tables are looked up.
-    fn read_only(&self, text: &SqlText) -> Result<()> {
-        text.check_depth()?;
-        let dialect = self.session.copied_config().options().sql_parser.dialect;
-        let parsed = self.session.state().sql_to_statement(&text.text, &dialect).map_err(|error| diagnose(&error, text))?;
-        let reads = match &parsed {
-            Statement::Explain(_) => true,
-            Statement::Statement(statement) => matches!(
-                statement.as_ref(),
-                ast::Statement::Query(_)
-                    | ast::Statement::ExplainTable { .. }
-                    | ast::Statement::ShowTables { .. }
-                    | ast::Statement::ShowColumns { .. }
-                    | ast::Statement::ShowVariable { .. }
-                    | ast::Statement::ShowFunctions { .. }
-            ),
-            _ => false,
-        };
-        if reads {
-            return Ok(());
+    /// A session for somebody at a door.
+    pub fn session(self: &Arc<Self>, who: Who) -> Session {
+        let (catalog, schema) = (who.default_catalog.clone(), who.default_schema.clone());
+        let config = self.base.config().clone().with_default_catalog_and_schema(catalog, schema);
+        let catalogs = Arc::new(datafusion::catalog::MemoryCatalogProviderList::new());
+        let state = SessionStateBuilder::new_from_existing(self.base.clone()).with_config(config).with_catalog_list(catalogs).build();
+        let context = SessionContext::new_with_state(state);
+        let lake = DeltaCatalog::new(self.lake.clone());
+        let own = own::Own { workspace: self.workspace.clone(), lake: self.lake.clone(), files: self.files.clone() };
+        let _ = lake.register_schema("weir", Arc::new(own));
+        context.register_catalog("lake", Arc::new(lake));
+        context.register_catalog("quarantine", Arc::new(DeltaCatalog::new(self.quarantine.clone())));
+        for (name, catalogue) in self.connections.catalogues(&who.scopes) {
+            context.register_catalog(name, catalogue);
         }
-        let refused = Diagnostic::error("read-only", "only queries are answered here, nothing is changed");
-        Err(refused.at(&text.file, text.span.clone(), "").help("tables change by running pipelines").into())
+        let time = Mutex::new(who.limits.time);
+        Session {
+            inner: Arc::new(Inner {
+                catalogue: self.clone(),
+                who,
+                context: RwLock::new(context),
+                time,
+                postgres: postgres::Asked::default(),
+            }),
+        }
+    }
+
+    /// Statements that are answered now, and that wait for their turn.
+    pub fn at_work(&self) -> (usize, usize) {
+        self.queue.counts()
+    }
+
+    /// How statements have ended, by all doors.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Does work on the threads of statements; it ends when nobody waits for it any more.
+    async fn work<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T> {
+        let Some(Threads(Some(runtime))) = &self.threads else { return Ok(work.await) };
+        let done = AbortOnDropHandle::new(runtime.spawn(work)).await;
+        done.map_err(|_| Failure::error("panic", "a thread panicked while it worked on the statement"))
+    }
+
+    /// What a statement runs in: caches and stores that all share, and memory of its own.
+    fn runtime(&self, limits: &Limits) -> Result<Arc<RuntimeEnv>> {
+        let pool = self.total.pool(limits.memory);
+        RuntimeEnvBuilder::from_runtime_env(&self.runtime).with_memory_pool(pool).build_arc().map_err(|error| crate::run::explain(&error))
+    }
+}
+
+fn threads(cpus: usize) -> Result<Threads> {
+    // As much stack as the threads of runs have: planners go down into expressions by recursion.
+    let made = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cpus)
+        .thread_name("statement")
+        .thread_stack_size(8 << 20)
+        .enable_all()
+        .build();
+    made.map(|runtime| Threads(Some(runtime))).map_err(|error| Failure::error("threads", format!("cannot start threads: {error}")))
+}
+
+/// One person at one door. Cheap to clone.
+#[derive(Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+impl Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("who", &self.inner.who).finish_non_exhaustive()
+    }
+}
+
+/// What a session and its work share.
+pub(crate) struct Inner {
+    catalogue: Arc<Catalogue>,
+    who: Who,
+    context: RwLock<SessionContext>,
+    /// The limit of time, which the person may lower.
+    time: Mutex<Option<Duration>>,
+    /// What `pg_catalog` tells, once it has been asked.
+    postgres: postgres::Asked,
+}
+
+/// A statement that is parsed, allowed and planned.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    sql: String,
+    plan: LogicalPlan,
+    schema: SchemaRef,
+    parameters: Vec<Option<DataType>>,
+    made: Instant,
+    /// Its text alone would not make it again: it is asked as it is.
+    is_fixed: bool,
+}
+
+impl Prepared {
+    /// The columns of the answer.
+    pub fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    /// The types of `$1`, `$2` and so on; None where the statement does not tell.
+    pub fn parameters(&self) -> &[Option<DataType>] {
+        &self.parameters
+    }
+
+    /// The plan, with parameters in it.
+    pub fn plan(&self) -> &LogicalPlan {
+        &self.plan
+    }
+}
+
+impl Session {
+    /// Opens a session of one's own over the lake, the quarantine and the run history.
+    pub fn open(workspace: &Workspace) -> Result<Self> {
+        Ok(Catalogue::open(workspace, Settings::local(workspace))?.session(Who::local()))
+    }
+
+    /// Who asks.
+    pub fn who(&self) -> &Who {
+        &self.inner.who
+    }
+
+    /// DataFusion's session, for who registers functions or tables in it.
+    pub fn context(&self) -> SessionContext {
+        self.inner.context.read().clone()
+    }
+
+    /// Lowers the limit of time of the statements to come; None takes the user's own again. It is never raised.
+    pub fn set_time_limit(&self, limit: Option<Duration>) {
+        let own = self.inner.who.limits.time;
+        *self.inner.time.lock() = match (limit, own) {
+            (Some(limit), Some(own)) => Some(limit.min(own)),
+            (limit, own) => limit.or(own),
+        };
+    }
+
+    /// Sets catalogue and schema of names without one.
+    pub fn set_default(&self, catalog: &str, schema: &str) {
+        let mut context = self.inner.context.write();
+        let config = context.copied_config().with_default_catalog_and_schema(catalog, schema);
+        *context = SessionContext::new_with_state(SessionStateBuilder::new_from_existing(context.state()).with_config(config).build());
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { time: *self.inner.time.lock(), ..self.inner.who.limits.clone() }
+    }
+
+    fn statement(&self, sql: &str) -> Statement {
+        Statement::new(&self.inner.who.user, self.inner.who.door.as_str(), sql, self.inner.catalogue.counts.clone())
+    }
+
+    /// Parses a statement, refuses what is no question, and plans it. Nothing is executed; what table functions must read to know their columns is
+    /// read in the statement's turn.
+    pub async fn prepare(&self, sql: &str) -> Result<Prepared> {
+        let mut unplanned = Unplanned { session: self, sql, ended: false };
+        let prepared = self.planned_in_turn(sql).await;
+        unplanned.ended = true;
+        if let Err(failure) = &prepared {
+            self.statement(sql).failed(failure);
+        }
+        prepared
+    }
+
+    async fn planned_in_turn(&self, sql: &str) -> Result<Prepared> {
+        // What reads nothing need not wait.
+        if let Some(prepared) = self.planned(sql, None, false).await? {
+            return Ok(prepared);
+        }
+        let limits = self.limits();
+        // Whoever gives up drops this, and waits no longer.
+        let never = CancellationToken::new();
+        let _turn = self.inner.catalogue.queue.turn(&self.inner.who.user, limits.queries, limits.wait, &never).await?;
+        Ok(self.planned(sql, None, true).await?.expect(IN_TURN))
+    }
+
+    /// Notes in the log a statement that a door has refused by itself.
+    pub fn refused(&self, sql: &str, failure: &Failure) {
+        self.statement(sql).failed(failure);
+    }
+
+    /// None where it is not the statement's turn, and planning it reads.
+    async fn planned(&self, sql: &str, deadline: Option<tokio::time::Instant>, has_turn: bool) -> Result<Option<Prepared>> {
+        // Doors turn such users away before; this holds where one should forget to.
+        if !self.inner.who.scopes.has("sql") {
+            let message = format!("the token \"{}\" does not open \"sql\"", self.inner.who.user);
+            return Err(Failure::error("not-allowed", message).help("make one that does with: weir serve token new NAME --scope sql"));
+        }
+        if sql.len() > TEXT_MAX {
+            return Err(Failure::error("too-long", format!("the statement has more than {TEXT_MAX} bytes")));
+        }
+        let (inner, text) = (self.inner.clone(), sql.to_owned());
+        let planning = self.inner.catalogue.work(async move { inner.plan(&text, has_turn).await });
+        let time = self.limits().time;
+        match deadline.or_else(|| time.map(|time| tokio::time::Instant::now() + time)) {
+            None => planning.await?,
+            Some(at) => match tokio::time::timeout_at(at, planning).await {
+                Ok(planned) => planned?,
+                Err(_) => Err(Failure::from_connector(&too_slow(time.unwrap_or_default()))),
+            },
+        }
+    }
+
+    /// Answers a prepared statement. Cancelling ends its stream with an error, and dropping the stream ends the work.
+    pub async fn execute(
+        &self,
+        prepared: &Prepared,
+        parameters: Vec<ScalarValue>,
+        cancel: CancellationToken,
+    ) -> Result<SendableRecordBatchStream> {
+        Ok(self.begin(prepared, parameters, cancel).await?.0)
+    }
+
+    /// Answers a prepared statement for a door that may have to break the answer off itself: then it says why.
+    pub async fn begin(
+        &self,
+        prepared: &Prepared,
+        parameters: Vec<ScalarValue>,
+        cancel: CancellationToken,
+    ) -> Result<(SendableRecordBatchStream, Ending)> {
+        self.answered(&prepared.sql, Some(prepared), parameters, cancel).await
+    }
+
+    /// Answers one query. Cancelling ends its stream with an error, and dropping the stream ends the work.
+    pub async fn query(&self, sql: &str, cancel: CancellationToken) -> Result<SendableRecordBatchStream> {
+        Ok(self.answered(sql, None, vec![], cancel).await?.0)
+    }
+
+    async fn answered(
+        &self,
+        sql: &str,
+        prepared: Option<&Prepared>,
+        parameters: Vec<ScalarValue>,
+        cancel: CancellationToken,
+    ) -> Result<(SendableRecordBatchStream, Ending)> {
+        let mut statement = self.statement(sql);
+        let limits = self.limits();
+        let begun = async {
+            let turn = self.inner.catalogue.queue.turn(&self.inner.who.user, limits.queries, limits.wait, &cancel).await?;
+            let deadline = limits.time.map(|time| tokio::time::Instant::now() + time);
+            let began = self.begun(sql, prepared, parameters, deadline, &limits);
+            let late = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                begun = began => Ok::<_, Failure>((begun?, turn, deadline)),
+                () = cancel.cancelled() => Err(cancelled()),
+                () = late => Err(Failure::from_connector(&too_slow(limits.time.unwrap_or_default()))),
+            }
+        };
+        match begun.await {
+            Ok(((stream, keeping), turn, deadline)) => {
+                let answer = Answer::new(stream, keeping, limits, deadline, cancel, statement, turn);
+                let ending = answer.ending();
+                Ok((Box::pin(answer), ending))
+            }
+            Err(failure) => {
+                statement.failed(&failure);
+                Err(failure)
+            }
+        }
+    }
+
+    async fn begun(
+        &self,
+        sql: &str,
+        prepared: Option<&Prepared>,
+        parameters: Vec<ScalarValue>,
+        deadline: Option<tokio::time::Instant>,
+        limits: &Limits,
+    ) -> Result<(SendableRecordBatchStream, Option<Keeping>)> {
+        let planned = match prepared {
+            Some(prepared) if prepared.is_fixed || prepared.made.elapsed() < PLAN_FRESH => prepared.clone(),
+            Some(prepared) => {
+                let planned = self.planned(sql, deadline, true).await?.expect(IN_TURN);
+                if planned.schema != prepared.schema {
+                    return Err(
+                        Failure::error("changed", "the statement has other columns now than when it was prepared").help("prepare it again")
+                    );
+                }
+                planned
+            }
+            None => self.planned(sql, deadline, true).await?.expect(IN_TURN),
+        };
+        let (inner, runtime) = (self.inner.clone(), self.inner.catalogue.runtime(limits)?);
+        let plan = bound(&planned, parameters)?;
+        let catalogue = &self.inner.catalogue;
+        let question = catalogue.results.question(&planned.sql, &plan);
+        if let Some(batches) = question.as_ref().and_then(|question| catalogue.results.get(question)) {
+            let rows = futures::stream::iter(batches.into_iter().map(Ok));
+            return Ok((Box::pin(RecordBatchStreamAdapter::new(planned.schema(), rows)), None));
+        }
+        let stream = catalogue.work(async move { inner.run(&planned.sql, plan, runtime).await }).await??;
+        let keeping = question.map(|question| Keeping::new(catalogue.results.clone(), question));
+        Ok((stream, keeping))
     }
 
     /// Answers one query with all its rows.
@@ -147,215 +513,157 @@ impl Session {
 
     /// A quarantine table.
     pub async fn quarantined(&self, pipeline: &str, step: &str) -> Result<DataFrame> {
-        self.session.table(TableReference::full("quarantine", pipeline, step)).await.map_err(|error| crate::run::explain(&error))
-    }
-
-    /// Every table, with its columns. A table that cannot be opened has none.
-    pub async fn tables(&self) -> Result<Vec<TableName>> {
-        let mut tables = Vec::new();
-        for catalog in ["lake", "quarantine"] {
-            let Some(provider) = self.session.catalog(catalog) else { continue };
-            let mut schemas = provider.schema_names();
-            schemas.sort();
-            for schema in schemas.into_iter().filter(|schema| schema != "information_schema") {
-                let Some(provider) = provider.schema(&schema) else { continue };
-                let mut names = provider.table_names();
-                names.sort();
-                for table in names {
-                    let opened = provider.table(&table).await.ok().flatten();
-                    tables.push(TableName {
-                        catalog: catalog.to_owned(),
-                        schema: schema.clone(),
-                        columns: opened.map(|table| columns(&table.schema())).unwrap_or_default(),
-                        table,
-                    });
-                }
-            }
-        }
-        Ok(tables)
+        self.context().table(TableReference::full("quarantine", pipeline, step)).await.map_err(|error| crate::run::explain(&error))
     }
 
     /// A session with the same memory and stores that knows no tables.
     pub fn apart(&self) -> SessionContext {
-        crate::plan::fork(&self.session)
+        crate::plan::fork(&self.context())
     }
+}
 
-    /// A table by its qualified name.
-    pub async fn table(&self, name: &str) -> Result<Arc<dyn TableProvider>> {
-        // Names of pipelines may have characters in them that SQL would want quotes for.
-        let reference = match name.split('.').collect::<Vec<_>>()[..] {
-            [catalog, schema, table] if !name.contains('"') => TableReference::full(catalog, schema, table),
-            _ => TableReference::parse_str(name),
+impl Inner {
+    /// Parses, guards and plans. None where it is not the statement's turn, and planning it reads.
+    async fn plan(&self, sql: &str, has_turn: bool) -> Result<Option<Prepared>> {
+        let text = SqlText::plain(SourceFile::new("<sql>", time_travel(sql)));
+        text.check_depth()?;
+        let mut context = self.context.read().clone();
+        let asks_postgres = postgres::asks(&text.text);
+        let mut statement = if asks_postgres {
+            context = self.postgres.context(&context, &self.who.user).map_err(|error| diagnose(&error, &text))?;
+            postgres::parse(&text)?
+        } else {
+            let dialect = context.state().config().options().sql_parser.dialect;
+            context.state().sql_to_statement(&text.text, &dialect).map_err(|error| several(&error, &text))?
         };
-        match self.session.table_provider(reference).await {
-            Ok(table) => Ok(table),
-            Err(error) if weir_connectors::Error::find(&error).is_some() => Err(crate::run::explain(&error)),
-            Err(_) => {
-                let tables = self.tables().await?;
-                let known: Vec<String> = tables.iter().map(|table| format!("{}.{}.{}", table.catalog, table.schema, table.table)).collect();
-                let missing = Diagnostic::error("unknown-table", format!("there is no table \"{name}\""))
-                    .did_you_mean(name, known.iter().map(String::as_str));
-                let help = match known.is_empty() {
-                    true => "there are no tables yet: run a pipeline first".to_owned(),
-                    false => format!("tables are: {}", crate::transforms::listed(&known)),
-                };
-                Err(missing.help(help).into())
-            }
-        }
-    }
-
-    /// Words for completion: qualified tables, and columns.
-    pub async fn names(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        for table in self.tables().await.unwrap_or_default() {
-            names.push(format!("{}.{}.{}", table.catalog, table.schema, table.table));
-            names.extend(table.columns.into_iter().map(|column| column.name));
-        }
-        names.sort();
-        names.dedup();
-        names
-    }
-}
-
-/// Turns `table version as of 3` and `table timestamp as of '2026-01-31'`, which DataFusion's parser does not know, into
-/// `"table@3"` and `"table@2026-01-31"`.
-fn time_travel(sql: &str) -> String {
-    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location() else { return sql.to_owned() };
-    let tokens: Vec<_> = tokens.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF)).collect();
-    let file = SqlText::plain(SourceFile::new("<sql>", sql));
-    let offset = |line, column| file.span_of_line_column(line, column, Some((line, column))).start;
-    let word = |at: usize, words: &[&str]| match tokens.get(at).map(|token| &token.token) {
-        Some(Token::Word(word)) => word.quote_style.is_none() && words.iter().any(|known| word.value.eq_ignore_ascii_case(known)),
-        _ => false,
-    };
-    let (mut answer, mut done) = (String::new(), 0);
-    for at in 1..tokens.len() {
-        if !(word(at, &["version", "timestamp"]) && word(at + 1, &["as"]) && word(at + 2, &["of"])) {
-            continue;
-        }
-        let (Token::Word(table), Some(version)) = (&tokens[at - 1].token, tokens.get(at + 3)) else { continue };
-        let value = match &version.token {
-            Token::Number(number, _) => number.clone(),
-            Token::SingleQuotedString(text) => text.clone(),
-            _ => continue,
-        };
-        let name = if table.quote_style.is_some() { table.value.clone() } else { table.value.to_lowercase() };
-        let start = tokens[at - 1].span.start;
-        answer.push_str(&sql[done..offset(start.line, start.column)]);
-        answer.push_str(&quote::identifier(&format!("{name}@{value}")));
-        done = offset(version.span.end.line, version.span.end.column);
-    }
-    answer.push_str(&sql[done..]);
-    answer
-}
-
-async fn refuse(session: &SessionContext, error: &DataFusionError, text: &SqlText) -> Failure {
-    if weir_connectors::Error::find(error).is_some() || matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
-        return crate::run::explain(error);
-    }
-    explain(session, text, error).await.into()
-}
-
-/// The Delta tables under a folder: `<folder>/<schema>/<table>`.
-#[derive(Debug)]
-struct DeltaCatalog {
-    schemas: HashMap<String, Arc<dyn SchemaProvider>>,
-}
-
-impl DeltaCatalog {
-    async fn list(root: &str, environment: &Arc<HashMap<String, String>>) -> Result<Self> {
-        let mut names: HashMap<String, Vec<String>> = HashMap::new();
-        for (schema, table) in lake::tables(root, environment).await? {
-            names.entry(schema).or_default().push(table);
-        }
-        let schemas = names.into_iter().map(|(schema, tables)| {
-            let provider = DeltaSchema { root: root.to_owned(), environment: environment.clone(), schema: schema.clone(), tables };
-            (schema, Arc::new(provider) as Arc<dyn SchemaProvider>)
-        });
-        Ok(Self { schemas: schemas.collect() })
-    }
-}
-
-impl CatalogProvider for DeltaCatalog {
-    fn schema_names(&self) -> Vec<String> {
-        self.schemas.keys().cloned().collect()
-    }
-
-    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        self.schemas.get(name).cloned()
-    }
-}
-
-/// One schema; its tables are opened when a query names them.
-#[derive(Debug)]
-struct DeltaSchema {
-    root: String,
-    environment: Arc<HashMap<String, String>>,
-    schema: String,
-    tables: Vec<String>,
-}
-
-/// What follows the `@` of a table's name: a version, a date or an instant.
-fn version(text: &str) -> Option<Version> {
-    if let Ok(number) = text.parse() {
-        return Some(Version::Number(number));
-    }
-    if let Ok(at) = DateTime::parse_from_rfc3339(text) {
-        return Some(Version::At(at.with_timezone(&Utc)));
-    }
-    let end_of_day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_micro_opt(23, 59, 59, 999_999)?;
-    Some(Version::At(end_of_day.and_utc()))
-}
-
-#[async_trait]
-impl SchemaProvider for DeltaSchema {
-    fn table_names(&self) -> Vec<String> {
-        self.tables.clone()
-    }
-
-    async fn table(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>> {
-        let (table, at) = match name.split_once('@') {
-            Some((table, text)) => {
-                let Some(version) = version(text) else {
-                    return Err(DataFusionError::Plan(format!(
-                        "\"{text}\" is no version: write \"{table}@3\", \"{table}@2026-01-31\" or \"{table}@2026-01-31T06:00:00Z\""
-                    )));
-                };
-                (table, version)
-            }
-            None => (name, Version::Newest),
-        };
-        if !self.tables.iter().any(|known| known == table) {
+        let state = context.state();
+        read_only(&statement, &text)?;
+        finite(&statement, &text)?;
+        like::escaped(&mut statement);
+        let calls = functions::take(&state, &mut statement, &text)?;
+        if !has_turn && calls.iter().any(reads) {
             return Ok(None);
         }
-        let opened = lake::open_table(&self.root, &self.environment, &self.schema, table, at).await?;
-        match opened {
-            Some(table) => Ok(Some(lake::provider(&table).await?)),
-            None => Ok(None),
+        let context = match calls.is_empty() {
+            true => context,
+            false => {
+                // What is read already now is held in memory that the statement may have.
+                let runtime = self.catalogue.runtime(&self.who.limits)?;
+                let state = SessionStateBuilder::new_from_existing(copied(&context).state()).with_runtime_env(runtime).build();
+                let own = SessionContext::new_with_state(state);
+                functions::answer(self, &own, &calls, &text).await?;
+                own
+            }
+        };
+        if lists(&statement, &text) {
+            self.list().await?;
         }
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let planned = context.state().statement_to_plan(statement).await.and_then(|plan| options.verify_plan(&plan).map(|()| plan));
+        let plan = match planned {
+            Ok(plan) => plan,
+            // What was planned is not what stands in the text: calls are tables, and `pg_catalog` is asked in our words.
+            Err(error) if (asks_postgres || !calls.is_empty()) && !is_own(&error) => return Err(diagnose(&error, &text).into()),
+            Err(error) => return Err(refuse(&context, &error, &text).await),
+        };
+        let parameters = parameters(&plan).map_err(|error| diagnose(&error, &text))?;
+        let schema = Arc::new(plan.schema().as_arrow().clone());
+        Ok(Some(Prepared { sql: sql.to_owned(), plan, schema, parameters, made: Instant::now(), is_fixed: false }))
     }
 
-    fn table_exist(&self, name: &str) -> bool {
-        let table = name.split_once('@').map_or(name, |(table, _)| table);
-        self.tables.iter().any(|known| known == table)
+    /// Starts to execute.
+    async fn run(&self, sql: &str, plan: LogicalPlan, runtime: Arc<RuntimeEnv>) -> Result<SendableRecordBatchStream> {
+        let context = self.context.read().clone();
+        let mut state = SessionStateBuilder::new_from_existing(context.state()).with_runtime_env(runtime).build();
+        if let Some(time) = *self.time.lock() {
+            state.config_mut().set_extension(Arc::new(TimeLimit(time)));
+        }
+        let physical = match state.create_physical_plan(&plan).await {
+            Ok(physical) => physical,
+            Err(error) => {
+                let text = SqlText::plain(SourceFile::new("<sql>", time_travel(sql)));
+                if postgres::asks(&text.text) && !is_own(&error) {
+                    return Err(diagnose(&error, &text).into());
+                }
+                return Err(refuse(&context, &error, &text).await);
+            }
+        };
+        // Whoever drops the stream ends the work, also where it is in the middle of something long.
+        let over = CancellationToken::new();
+        let guard = over.clone().drop_guard();
+        let physical =
+            columns::measured(physical).and_then(|plan| yielding::yielding(plan, &over)).map_err(|error| crate::run::explain(&error))?;
+        let mut rows = execute_stream(physical, state.task_ctx()).map_err(|error| crate::run::explain(&error))?;
+        // On a task of its own, which goes on while whoever asked is busy with what came before.
+        let mut stream = RecordBatchReceiverStream::builder(rows.schema(), BATCHES_AHEAD);
+        let sender = stream.tx();
+        stream.spawn(async move {
+            while let Some(batch) = rows.next().await {
+                // Nobody waits any more: the answer was given up.
+                if sender.send(batch).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        let stream = stream.build();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(stream.schema(), stream.inspect(move |_| _ = &guard))))
     }
+
+    /// Lists the tables there are.
+    async fn list(&self) -> Result<()> {
+        self.catalogue.connections.list(&self.who.scopes).await;
+        self.catalogue.lake.list().await?;
+        Ok(self.catalogue.quarantine.list().await?)
+    }
+}
+
+/// Whether a call reads files or systems while the statement is planned. A saved query may call what does.
+fn reads(call: &functions::Call) -> bool {
+    matches!(call.name.as_str(), "file" | "step") || call.name.starts_with("query.")
+}
+
+/// Logs a statement that is given up before it is planned.
+struct Unplanned<'a> {
+    session: &'a Session,
+    sql: &'a str,
+    ended: bool,
+}
+
+impl Drop for Unplanned<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            drop(self.session.statement(self.sql));
+        }
+    }
+}
+
+/// A session that knows the same, in which more can be registered.
+fn copied(context: &SessionContext) -> SessionContext {
+    let catalogs = datafusion::catalog::MemoryCatalogProviderList::new();
+    for name in context.catalog_names() {
+        context.catalog(&name).map(|catalog| datafusion::catalog::CatalogProviderList::register_catalog(&catalogs, name, catalog));
+    }
+    SessionContext::new_with_state(SessionStateBuilder::new_from_existing(context.state()).with_catalog_list(Arc::new(catalogs)).build())
+}
+
+/// A failure as DataFusion hands it on.
+fn external(failure: Failure) -> DataFusionError {
+    let error = match failure {
+        Failure::Error(error) => {
+            let said = weir_connectors::Error::user(error.code, error.message.clone());
+            error.help.iter().fold(said, |said, help| said.help(help))
+        }
+        Failure::Diagnostics(all) => {
+            let (code, message) = all.first().map_or(("interrupted", "interrupted"), |first| (first.code, first.message.as_str()));
+            let help = all.first().map(|first| first.help.as_slice()).unwrap_or_default();
+            help.iter().fold(weir_connectors::Error::user(code, message), |said, help| said.help(help))
+        }
+        Failure::Interrupted => weir_connectors::Error::user("interrupted", "interrupted"),
+    };
+    error.into()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_version_becomes_part_of_the_name() {
-        let cases = [
-            ("select * from lake.a.b version as of 3", "select * from lake.a.\"b@3\""),
-            ("select * from B VERSION AS OF 3 x, c", "select * from \"b@3\" x, c"),
-            ("select 1 from \"B\" timestamp as of '2026-01-31' where x = 1", "select 1 from \"B@2026-01-31\" where x = 1"),
-            ("select 'é', version from t -- version as of 3", "select 'é', version from t -- version as of 3"),
-            ("select * from 'torn", "select * from 'torn"),
-        ];
-        for (sql, expected) in cases {
-            assert_eq!(time_travel(sql), expected);
-        }
-    }
-}
+#[path = "query/query_tests.rs"]
+mod session_tests;

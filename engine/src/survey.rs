@@ -12,7 +12,7 @@ use datafusion::{
     catalog::TableProvider,
     common::TableReference,
     error::{DataFusionError, Result as DfResult},
-    execution::SendableRecordBatchStream,
+    execution::{SendableRecordBatchStream, runtime_env::RuntimeEnv},
     physical_plan::execute_stream,
     prelude::{DataFrame, SessionContext},
 };
@@ -89,7 +89,7 @@ struct Opened {
 
 /// Reads the rows and makes a contract that all of them keep.
 pub async fn survey(workspace: &Workspace, origin: &Origin, title: &str, survey: Survey) -> Result<Surveyed> {
-    let opened = open(workspace, origin).await?;
+    let opened = open(workspace, origin, None).await?;
     let told = |error: &DataFusionError| {
         let failure = explain(error);
         match marked(error) {
@@ -150,7 +150,7 @@ pub async fn survey(workspace: &Workspace, origin: &Origin, title: &str, survey:
 async fn unique(workspace: &Workspace, origin: &Origin, candidates: Vec<Vec<String>>, notes: &mut Vec<String>) -> Result<Vec<Vec<String>>> {
     let mut keys = Vec::new();
     for candidate in candidates {
-        let opened = open(workspace, origin).await?;
+        let opened = open(workspace, origin, None).await?;
         let twice = async {
             frame(&opened).await?;
             let columns = quote::identifiers(&candidate);
@@ -186,17 +186,29 @@ async fn stream(frame: DataFrame) -> DfResult<SendableRecordBatchStream> {
     execute_stream(plan, tasks)
 }
 
-async fn open(workspace: &Workspace, origin: &Origin) -> Result<Opened> {
+/// The rows of a step as a table that is read once, in the memory of `runtime`. Planned on a thread that may wait.
+pub(crate) async fn rows(workspace: &Workspace, origin: &Arc<Origin>, runtime: Arc<RuntimeEnv>) -> Result<Arc<dyn TableProvider>> {
+    let (workspace, origin, handle) = (workspace.clone(), origin.clone(), tokio::runtime::Handle::current());
+    let opening = move || handle.block_on(open(&workspace, &origin, Some(runtime))).map(|opened| opened.table);
+    let opened = tokio::task::spawn_blocking(opening).await;
+    opened.map_err(|_| Failure::error("panic", "planning a step panicked"))?
+}
+
+/// Opens the rows. A step is evaluated in the memory of `runtime`, where there is one.
+async fn open(workspace: &Workspace, origin: &Origin, runtime: Option<Arc<RuntimeEnv>>) -> Result<Opened> {
     match origin {
         Origin::Source { settings, folder } => source(workspace, settings, folder).await,
         Origin::Table(name) => {
-            let session = Session::open(workspace).await?;
+            let session = Session::open(workspace)?;
             let table = session.table(name).await?;
             Ok(Opened { session: session.apart(), table, desks: vec![] })
         }
         Origin::Step { pipeline, step } => {
             let mut context = RunContext::clone(&*workspace.dry_context(&pipeline.name.value)?);
             context.interval = interval::last_whole(pipeline, context.started_at);
+            if let Some(runtime) = runtime {
+                context.runtime = runtime;
+            }
             let context = Arc::new(context);
             let (session, steps) = plan::plan_step(pipeline, &context, step).await?;
             let desks = steps.iter().map(|planned| planned.desk.clone()).collect();

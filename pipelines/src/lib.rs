@@ -12,6 +12,7 @@ pub mod params;
 pub mod parse;
 pub mod pipeline;
 pub mod project;
+pub mod saved;
 pub mod schema;
 mod schema_params;
 pub mod server;
@@ -32,8 +33,9 @@ pub use pipeline::{
     TriggerKind,
 };
 pub use project::{Connection, PartialProject, Project};
+pub use saved::{Saved, SavedDefault, SavedParam};
 pub use schema::{KindSchema, pipeline_schema, project_schema};
-pub use server::{Alert, Cause, LogForm, Server};
+pub use server::{Alert, Cause, LogForm, QueryLimits, Server};
 pub use settings::Settings;
 pub use sql::{INTERVAL, Relation, SqlText};
 pub use test::{Fails, Given, GivenRows, Literal, Moment, Row, Rows, StepRows, Test};

@@ -1,6 +1,7 @@
 //! From the text of a pipeline file to a [`Pipeline`], or to what is whole of it and every diagnostic at once, in source order.
 //! What a kind's own table may hold is left to the kind; what a contract or SQL means, to the engine.
 
+pub(crate) mod doors;
 mod expect;
 mod graph;
 pub(crate) mod matrix;

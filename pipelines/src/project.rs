@@ -62,6 +62,9 @@ pub struct PartialProject {
     pub follow_on: Vec<&'static str>,
 }
 
+/// What `SELECT` finds under these names is not a connection.
+const CATALOGUES: [&str; 3] = ["lake", "quarantine", "call"];
+
 pub(crate) const KEYS: [&str; 7] = ["connection", "lake", "memory", "quarantine", "state", "server", "alert"];
 
 impl Project {
@@ -228,6 +231,10 @@ fn check_shared(walk: &mut Walk<'_>, root: &DeTable<'_>, base: Option<&DeTable<'
     {
         for (name, value) in in_order(connections) {
             check_name(walk, &name, "a connection");
+            if CATALOGUES.contains(&name.value.as_str()) {
+                let message = format!("\"{}\" cannot be the name of a connection: SQL calls something else so", name.value);
+                walk.error("bad-name", message, name.span.clone(), "").help.push("give the connection another name".into());
+            }
             if let Some(connection) = walk.as_table(&name.value, value) {
                 check_connection(walk, &name, connection);
             }
@@ -328,6 +335,10 @@ limit = "2GB"
 [server]
 listen = "127.0.0.1:8080"
 connection_runs_max = { warehouse = 2 }
+[server.sql]
+postgres = "127.0.0.1:5484"
+limits = { rows = 100, time = "none" }
+user.ann = { rows = 200 }
 [alert.ops]
 repeat = "1h"
 [alert.ops.webhook]
@@ -342,6 +353,11 @@ url = "postgres://olap"
 [profile.prod.server]
 listen = "0.0.0.0:8080"
 expose = true
+[profile.prod.server.sql.limits]
+bytes = "1MB"
+[profile.prod.server.tls]
+certificate = "server.pem"
+key = { env = "KEY" }
 [profile.prod.alert.ops]
 on = ["failed"]
 [profile.prod.alert.ops.slack]
@@ -400,6 +416,23 @@ memory.limit = 1048576
         assert_eq!((ops.settings.kind.value.as_str(), ops.on.as_slice()), ("slack", [crate::Cause::Failed].as_slice()));
         assert_eq!(ops.settings.entries().keys().collect::<Vec<_>>(), ["url"], "another kind takes the place of the first");
         assert_eq!(ops.repeat, Some(Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn limits_of_queries_are_those_of_the_user_over_those_of_all_over_the_defaults() {
+        let limits = |profile: Option<&str>, user: &str| project(profile).expect("right").server.sql.limits_of(user);
+        let default = crate::QueryLimits::default();
+        assert_eq!(limits(None, "bob"), crate::QueryLimits { rows: Some(100), time: None, ..default });
+        assert_eq!(limits(None, "ann"), crate::QueryLimits { rows: Some(200), time: None, ..default });
+        assert_eq!(limits(Some("prod"), "ann"), crate::QueryLimits { rows: Some(200), time: None, bytes: Some(1_000_000), ..default });
+        let prod = project(Some("prod")).expect("right").server;
+        assert_eq!((prod.sql.postgres.map(|address| address.to_string()).as_deref(), prod.sql.flight), (Some("127.0.0.1:5484"), None));
+        let tls = prod.tls.expect("a table");
+        assert_eq!(
+            tls.entries().into_iter().collect::<Vec<_>>(),
+            [("certificate".to_owned(), "\"server.pem\"".to_owned()), ("key".to_owned(), "{ env = \"KEY\" }".to_owned()),]
+        );
+        assert!(project(None).expect("right").server.tls.is_none());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What `weir.toml` says of a server: where it listens, how much it runs at once, and whom it alerts of what.
+//! What `weir.toml` says of a server: where it listens, how much it runs at once, what a query may cost, and whom it alerts of what.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use crate::{pipeline::ShareMax, settings::Settings};
 
 /// The `[server]` table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Server {
     /// Where the HTTP port is. Default `127.0.0.1:8484`.
     pub listen: SocketAddr,
@@ -24,6 +24,70 @@ pub struct Server {
     pub otlp: Option<String>,
     /// The form of log lines. None: text on a terminal, else JSON.
     pub log: Option<LogForm>,
+    /// How it answers SQL.
+    pub sql: Sql,
+    /// The `[server.tls]` table: the certificate of its ports. None: they speak in the clear.
+    pub tls: Option<Settings>,
+}
+
+/// The `[server.sql]` table: where SQL is answered beside HTTP, and what queries may cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sql {
+    /// Where the port is that speaks Postgres's protocol. None: there is none.
+    pub postgres: Option<SocketAddr>,
+    /// Where the port of Arrow Flight SQL is. None: there is none.
+    pub flight: Option<SocketAddr>,
+    /// Queries at once, of all users. Default 8.
+    pub queries_max: u32,
+    /// What all queries may hold in memory together. None: half of what runs may hold.
+    pub memory_bytes: Option<u64>,
+    /// What each query, and each user, may cost.
+    pub limits: QueryLimits,
+    /// The same of single users, by the names of their tokens.
+    pub users: IndexMap<String, QueryLimits>,
+}
+
+impl Sql {
+    /// What the queries of a user may cost.
+    pub fn limits_of(&self, user: &str) -> QueryLimits {
+        self.users.get(user).copied().unwrap_or(self.limits)
+    }
+}
+
+impl Default for Sql {
+    fn default() -> Self {
+        Self { postgres: None, flight: None, queries_max: 8, memory_bytes: None, limits: QueryLimits::default(), users: IndexMap::new() }
+    }
+}
+
+/// The `[server.sql.limits]` table. None is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueryLimits {
+    /// Rows of an answer.
+    pub rows: Option<u64>,
+    /// Bytes of an answer, as Arrow holds them.
+    pub bytes: Option<u64>,
+    /// From a query's start to its last row.
+    pub time: Option<Duration>,
+    /// What a query may hold in memory.
+    pub memory_bytes: Option<u64>,
+    /// Queries at once, of one user.
+    pub queries: u32,
+    /// How long a query waits for its turn.
+    pub wait: Duration,
+}
+
+impl Default for QueryLimits {
+    fn default() -> Self {
+        Self {
+            rows: Some(10_000_000),
+            bytes: Some(4_000_000_000),
+            time: Some(Duration::from_secs(300)),
+            memory_bytes: Some(1_000_000_000),
+            queries: 4,
+            wait: Duration::from_secs(30),
+        }
+    }
 }
 
 /// Reads an IP address and a port; `localhost` is the one of IPv4.
@@ -50,6 +114,8 @@ impl Default for Server {
             connection_runs_max: IndexMap::new(),
             otlp: None,
             log: None,
+            sql: Sql::default(),
+            tls: None,
         }
     }
 }

@@ -45,13 +45,14 @@ const WITHOUT_A_CASE: [(&str, &str); 13] = [
     ("servers that share a state, killed or held still at the right moment, cause it", "lane-lost not-leading process-died task-lost"),
     (
         "the network or a server's state causes it, and no server of the tests can be brought to it",
-        "connect-timeout not-admitted pool-exhausted pool-full server-stopping starting tls too-late too-many-connections too-many-queries",
+        "connect-timeout connection-busy not-admitted pool-exhausted pool-full server-stopping starting tls too-late too-many-connections \
+         too-many-queries",
     ),
     ("what is not the server that is meant answers", "clickhouse-protocol postgres-protocol"),
     (
         "a server's own limits, faults and other users cause it",
         "cancelled clickhouse conflict keeper locked postgres quota server-broken server-memory server-resources table-exists table-read-only \
-         too-many-parts too-many-rows too-slow unknown-setting",
+         too-many-parts unknown-setting",
     ),
     (
         "something else writes to the same place in the same moment",

@@ -1,12 +1,15 @@
 //! Every page of the documentation is a project: its named blocks are files, its `$ weir` lines are run, in order. How: docs/README.md.
 
 use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use crate::{
     project::{Project, Running, WEIR, repository},
+    referee::python,
     servers::{Kind, Private},
 };
 
@@ -54,6 +57,21 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
+/// Addresses on the pages that a test has no right to: it takes free ones.
+const PORTS: [&str; 2] = ["127.0.0.1:8484", "127.0.0.1:5484"];
+
+/// A server that a page has started, by the file with its process id; it is ended with the page.
+struct Background(PathBuf);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let Ok(id) = fs::read_to_string(&self.0) else { return };
+        if id.trim().parse::<u32>().is_ok() {
+            let _ = std::process::Command::new("sh").arg("-c").arg(format!("kill -KILL {} 2> /dev/null", id.trim())).status();
+        }
+    }
+}
+
 /// The variables in which the pages keep the addresses of their servers.
 fn addresses(private: Option<&Private>) -> Vec<(&'static str, String)> {
     private
@@ -67,11 +85,18 @@ fn walk(page: &Path) -> (usize, usize) {
     project.write("bin/.keep", "");
     std::os::unix::fs::symlink(WEIR, project.path("bin/weir")).unwrap();
     let (mut checked, mut run) = (0, 0);
+    if let Some(python) = python() {
+        // A link would not find its packages.
+        project.write("bin/python3", format!("#!/bin/sh\nexec '{}' \"$@\"\n", python.display()));
+        fs::set_permissions(project.path("bin/python3"), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let _background = Background(project.path("serve.pid"));
     let mut private: Option<Option<Private>> = None;
     for block in blocks(&text) {
         let at = format!("{}:{}", page.display(), block.line);
         if let Some(file) = &block.file {
-            project.write(file, &block.text);
+            let text = PORTS.iter().fold(block.text.clone(), |text, port| text.replace(port, "127.0.0.1:0"));
+            project.write(file, text);
         }
         match block.language.as_str() {
             "toml" => {
@@ -98,7 +123,8 @@ fn walk(page: &Path) -> (usize, usize) {
                 let parsed: Result<serde_json::Value, _> = serde_json::from_str(&block.text);
                 assert!(parsed.is_ok(), "{at}: {parsed:?}");
             }
-            language @ ("console" | "console servers") => {
+            "console python" if python().is_none() => {}
+            language @ ("console" | "console servers" | "console python") => {
                 if language == "console servers" && private.get_or_insert_with(Private::start).is_none() {
                     continue;
                 }

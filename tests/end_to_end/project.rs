@@ -219,7 +219,7 @@ impl Outcome {
         let lines = self.stderr.lines().count();
         let longest = self.stderr.lines().map(|line| line.chars().count()).max().unwrap_or(0);
         // A screen for one mistake; a file with many has a few lines for each.
-        let mistakes = self.stderr.lines().filter(|line| line.starts_with("error[")).count();
+        let mistakes = self.stderr.lines().filter(|line| line.starts_with("error[") || line.starts_with("warning[")).count();
         assert!(
             lines <= 40.max(10 * mistakes) && longest <= 1000,
             "not one screen: {lines} lines, the longest of {longest} characters\n{self}"

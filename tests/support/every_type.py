@@ -6,7 +6,7 @@
       postgres URL TABLE       psql's `copy … to stdout`
       clickhouse URL TABLE     clickhouse-connect, in ClickHouse's native format
       arrow FILE               pyarrow
-  --via KIND: the rows were loaded into that kind of server and read back from there.
+  --via KIND: the rows were loaded into that kind of destination and read back from there.
 
 A value is compared as what it is, not as somebody spells it: a number digit by digit, a float bit by bit, an instant in nanoseconds, bytes as bytes.
 """
@@ -625,7 +625,7 @@ def main():
     command = commands.add_parser("check")
     command.add_argument("--parquet", action="store_true", help="the rows came from rows.parquet")
     command.add_argument("--empty", action="store_true", help="there were none")
-    command.add_argument("--via", choices=(POSTGRES, CLICKHOUSE))
+    command.add_argument("--via", choices=(LAKE, POSTGRES, CLICKHOUSE))
     command.add_argument("place", nargs="+")
     chosen = options.parse_args()
     if chosen.command == "make":

@@ -5,7 +5,7 @@
   tests/servers down [--dir D] [--delete]          ends them; --delete removes their data too
   tests/servers status [--dir D]                   says what runs; ends with 1 when something does not
   tests/servers kill [--dir D] postgres|clickhouse SIGKILL to a server and its children; `up` starts it again on the same data and port
-  tests/servers install                            installs what they need, once, and pgbouncer, Prometheus and Alertmanager where Debian's
+  tests/servers install                            installs what they need, once, and pgbouncer, Prometheus, Alertmanager and a JDBC driver where Debian's
                                                    packages can be had
 
 Without --dir they stand in the cache, and stay until `down`. As root, Postgres runs as "nobody" and everything stands in /var/tmp.
@@ -38,6 +38,10 @@ VENV = CACHE / "servers-venv"
 PYTHON = VENV / "bin" / "python"
 BOUNCER = CACHE / "pgbouncer"
 WATCHERS = CACHE / "prometheus"
+JDBC = CACHE / "jdbc"
+# The JDBC driver, and what it needs to show a password.
+JDBC_PACKAGES = ("libpostgresql-jdbc-java", "libscram-java", "libstringprep-java")
+JDBC_JARS = ("postgresql", "scram-client", "scram-common", "stringprep", "saslprep")
 # What the tests call a program, and what Debian does.
 WATCHER_PROGRAMS = {"prometheus": "prometheus", "promtool": "promtool", "alertmanager": "prometheus-alertmanager"}
 REQUIREMENTS = HERE / "requirements-servers.txt"
@@ -82,6 +86,13 @@ def install_watchers():
     whole = lambda: all(answers(WATCHERS / "bin" / name) for name in WATCHER_PROGRAMS)
     if not whole():
         from_debian(WATCHERS, "Prometheus and no Alertmanager", fetch_watchers, whole)
+
+
+def install_jdbc():
+    """Postgres's JDBC driver from Debian's packages. Where it cannot be had, one line says so."""
+    whole = lambda: all((JDBC / f"{name}.jar").exists() for name in JDBC_JARS)
+    if not whole():
+        from_debian(JDBC, "JDBC driver", fetch_jdbc, whole)
 
 
 def from_debian(place, what, fetch, whole):
@@ -158,6 +169,17 @@ def fetch_watchers(debian):
     alertmanager.write_bytes(alertmanager.read_bytes().replace(installed, b"./" * (len(installed) // 2)))
     (debian.tree / installed.decode().lstrip("/")).rename(debian.root / "alertmanager")
     return next((f"{name} does not start" for name in WATCHER_PROGRAMS if not answers(debian.root / "bin" / name)), None)
+
+
+def fetch_jdbc(debian):
+    """Makes root: jars, which any Java runs. Returns what stands against it."""
+    if missing := debian.lacks("apt-get", "dpkg-deb"):
+        return missing
+    for package in JDBC_PACKAGES:
+        debian.unpack(package)
+    for name in JDBC_JARS:
+        shutil.copyfile(debian.tree / "usr" / "share" / "java" / f"{name}.jar", debian.root / f"{name}.jar")
+    return None
 
 
 def fetch_bouncer(debian):
@@ -612,6 +634,7 @@ def main():
         install()
         install_bouncer()
         install_watchers()
+        install_jdbc()
     else:
         {"up": up, "down": down, "status": status, "watch": watch}[chosen.command](chosen)
 

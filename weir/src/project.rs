@@ -10,12 +10,14 @@ use std::{
 };
 
 use weir_engine::{Failure, workspace::Machine};
-use weir_pipelines::{Diagnostic, Layers, PartialProject, Project, SourceFile};
+use weir_pipelines::{Diagnostic, Diagnostics, Layers, PartialProject, Project, Saved, SourceFile};
 
 /// The file that marks a project's root.
 pub const PROJECT_FILE: &str = "weir.toml";
 /// The name of a pipeline's file in its own folder; `NAME.pipeline.toml` is the other form.
 pub const PIPELINE_FILE: &str = "pipeline.toml";
+/// The folder of saved queries, in the root.
+const QUERIES_FOLDER: &str = "queries";
 /// Folders below the root's `pipelines/` that are looked into.
 const DEPTH_MAX: usize = 8;
 /// Memory assumed where the system does not say.
@@ -289,6 +291,25 @@ pub fn find_pipelines(argument: &str, root: &Path, folder: &Path) -> Result<Vec<
         let names = known.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
         missing.help(format!("the project's pipelines are: {names}"))
     })
+}
+
+/// Reads the project's saved queries, `queries/*.sql`, and says what is wrong with the files of others. They are named as somebody who stands in
+/// `folder` would write them.
+pub fn saved(root: &Path, folder: &Path) -> (Vec<Saved>, Diagnostics) {
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(root.join(QUERIES_FOLDER)).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "sql") && path.is_file());
+    paths.sort();
+    let (mut files, mut wrong) = (Vec::new(), Diagnostics::new());
+    for path in paths {
+        match read(&path, folder) {
+            Ok(file) => files.push(file),
+            Err(unreadable) => wrong.push(unreadable),
+        }
+    }
+    let (saved, found) = Saved::parse_all(&files);
+    wrong.extend(found);
+    (saved, wrong)
 }
 
 /// The environment as text; variables that are not UTF-8 are left out, for no setting can name them.

@@ -14,7 +14,7 @@ use weir_engine::{
     Failure,
     scheduler::{Catalogue, Look, Pipelines},
 };
-use weir_pipelines::{Diagnostics, Pipeline, Project};
+use weir_pipelines::{Diagnostics, Pipeline, Project, Saved};
 
 use crate::{
     cli::context::{Params, Set, parse_partial},
@@ -137,6 +137,10 @@ impl Catalogue for Files {
         let param = params.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         let set = Set { set: Vec::new(), params: Params { param } };
         Ok(self.parse(&found, &set)?)
+    }
+
+    fn queries(&self) -> (Vec<Saved>, Diagnostics) {
+        project::saved(&self.project.root, &self.project.root)
     }
 }
 

@@ -242,9 +242,21 @@ impl Server {
 
     /// Asks for rows as Arrow, and waits for the first of the answer: an error before that may be tried again.
     pub async fn arrow(self: &Arc<Self>, sql: &str, params: Params<'_>, query_id: &str, doing: &str) -> Result<Answer> {
+        self.arrow_with(sql, params, &[], query_id, doing).await
+    }
+
+    /// The same with settings of the statement.
+    pub async fn arrow_with(
+        self: &Arc<Self>,
+        sql: &str,
+        params: Params<'_>,
+        options: Options<'_>,
+        query_id: &str,
+        doing: &str,
+    ) -> Result<Answer> {
         let place = self.place().await?;
         let mut query = self.client.query_raw(sql).with_setting("query_id", query_id);
-        for (name, value) in ARROW {
+        for (name, value) in ARROW.iter().chain(options) {
             query = query.with_setting(*name, *value);
         }
         for (name, value) in params {

@@ -16,6 +16,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use weir_pipelines::{Diagnostic, Diagnostics, Settings};
 
+mod browse;
 mod connect;
 mod encode;
 mod failed;
@@ -34,6 +35,7 @@ mod test_server;
 mod types;
 mod write_types;
 
+pub use browse::BROWSE;
 pub use sink::{ClickhouseSink, SINK};
 
 use crate::{Config, ConnectionKind, SourceKind, secret::Secret};

@@ -105,7 +105,7 @@ impl Conditions {
 }
 
 /// A value as a parameter: its text, and its type's name. None where ClickHouse has no such value.
-fn written(value: &ScalarValue) -> Option<(String, String)> {
+pub(super) fn written(value: &ScalarValue) -> Option<(String, String)> {
     use ScalarValue as S;
     let plain = |text: String, own: &str| Some((text, own.to_owned()));
     match value {
@@ -242,11 +242,18 @@ struct Learnt {
 
 /// A line of the answer to `describe`.
 #[derive(Deserialize)]
-struct Described {
-    name: String,
+pub(super) struct Described {
+    pub name: String,
     #[serde(rename = "type")]
-    own: String,
+    pub own: String,
     default_type: String,
+}
+
+impl Described {
+    /// Whether `select *` has it.
+    pub(super) fn is_stored(&self) -> bool {
+        matches!(self.default_type.as_str(), "" | "DEFAULT")
+    }
 }
 
 async fn learn(settings: &ClickhouseSource, server: &Server, cx: &SourceContext) -> Result<Learnt> {
@@ -275,7 +282,7 @@ async fn learn(settings: &ClickhouseSource, server: &Server, cx: &SourceContext)
     })?;
     let mut columns: Vec<Column> = Vec::new();
     // What `select *` leaves out is left out.
-    for described in answer.into_iter().filter(|column| matches!(column.default_type.as_str(), "" | "DEFAULT")) {
+    for described in answer.into_iter().filter(Described::is_stored) {
         let Described { name, own, .. } = described;
         if columns.iter().any(|column| *column.field.name() == name) {
             return Err(Error::user("column-twice", format!("{what} has two columns \"{name}\""))

@@ -19,6 +19,7 @@ pub mod csv;
 pub mod json_document;
 pub mod list;
 pub mod ndjson;
+pub mod reading;
 pub mod scan;
 pub mod sink;
 pub mod source;

@@ -42,8 +42,10 @@
 //! **Other writers.** Appending goes on top of whatever they committed meanwhile; every other mode works out its changes anew from the newest
 //! version and tries again. Tables with column mapping, constraints, generated or identity columns, invariants or row tracking are refused.
 
+mod cached;
 pub mod publish;
 mod rewrite;
+mod rows;
 pub mod schema;
 mod stage;
 mod stats;
@@ -69,10 +71,11 @@ use crate::{
     error::{Error, Result},
     known::KnownColumn,
 };
+pub use cached::Tables;
 use publish::{LakeLoad, State};
 use schema::{Existing, Fit, Rules};
 use table::Place;
-pub use table::{Version, open_table, provider, tables, vacuum};
+pub use table::{CommitOf, Version, commits, open_table, provider, tables, vacuum};
 pub use types::type_table;
 
 /// Where rows go in the lake.
@@ -168,7 +171,10 @@ struct LakeSink {
 impl LakeSink {
     fn place(&self, cx: &RunContext) -> Result<Place> {
         match &self.target {
-            Target::Named(schema, table) => Place::named(&cx.lake, schema, table, &cx.environment),
+            Target::Named(schema, table) => {
+                let place = Place::named(&cx.lake, schema, table, &cx.environment)?;
+                Ok(place.expect("what a sink calls its table is the name of a folder"))
+            }
             Target::Folder { folder, name } => Place::at(folder, name, &cx.environment),
         }
     }

@@ -17,6 +17,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path, prefix::PrefixStore};
 use url::Url;
 
+use super::rows::Rows;
 use crate::error::{Beneath, Error, Result};
 
 /// Which state of a table is meant.
@@ -76,10 +77,13 @@ impl Place {
         Ok(Self { name, url, local: Some(path), store: Arc::new(LocalFileSystem::new()), prefix })
     }
 
-    /// The table `schema.table` of the lake at `lake`.
-    pub fn named(lake: &str, schema: &str, table: &str, environment: &HashMap<String, String>) -> Result<Self> {
+    /// The table `schema.table` of the lake at `lake`. `None`: these are no names of folders, so there is no such table, whatever lies where they lead.
+    pub fn named(lake: &str, schema: &str, table: &str, environment: &HashMap<String, String>) -> Result<Option<Self>> {
+        if ![schema, table].into_iter().all(|name| is_folder(lake, name)) {
+            return Ok(None);
+        }
         let folder = join(lake, &[schema, table]);
-        Self::at(&folder, format!("lake.{schema}.{table}"), environment)
+        Self::at(&folder, format!("lake.{schema}.{table}"), environment).map(Some)
     }
 
     /// The folder as messages show it.
@@ -209,6 +213,15 @@ fn is_store_host(host: &str) -> bool {
     host.ends_with(".amazonaws.com") || host.ends_with(".windows.net") || host.ends_with(".r2.cloudflarestorage.com")
 }
 
+/// Whether a name is that of one folder in the lake. Others lead out of it: an absolute path takes the place of all before it, `..` goes up, and in
+/// a URL `%2e` is a dot, a tab is nothing, and the path ends at `?` and `#`.
+fn is_folder(lake: &str, name: &str) -> bool {
+    let leads_away = |letter: char| matches!(letter, '/' | '\\' | '%') || letter.is_control();
+    let is_dots = name.chars().all(|letter| letter == '.');
+    let ends_an_address = Url::parse(lake).is_ok() && name.contains(['?', '#']);
+    !(is_dots || ends_an_address || name.contains("..") || name.contains(leads_away))
+}
+
 fn join(lake: &str, parts: &[&str]) -> String {
     if Url::parse(lake).is_ok() {
         return parts.iter().fold(lake.trim_end_matches('/').to_owned(), |url, part| url + "/" + part);
@@ -239,15 +252,69 @@ pub async fn open_table(
     table: &str,
     version: Version,
 ) -> Result<Option<DeltaTable>> {
-    Place::named(lake, schema, table, environment)?.open(version).await
+    match Place::named(lake, schema, table, environment)? {
+        Some(place) => place.open(version).await,
+        None => Ok(None),
+    }
 }
 
 /// The rows of an opened table, for DataFusion.
 pub async fn provider(table: &DeltaTable) -> Result<Arc<dyn TableProvider>> {
-    table
-        .table_provider()
-        .await
-        .map_err(|error| Error::system("lake-table", format!("cannot read the table at \"{}\": {error}", table.table_url())).because(error))
+    let provider = table.table_provider().await.map_err(|error| {
+        Error::system("lake-table", format!("cannot read the table at \"{}\": {error}", table.table_url())).because(error)
+    })?;
+    Ok(Arc::new(Rows(provider)))
+}
+
+/// What a commit of a table says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitOf {
+    /// Its number.
+    pub version: u64,
+    /// Milliseconds since 1970.
+    pub at_ms: Option<i64>,
+    /// What was done, in Delta's words: `WRITE`, `MERGE`.
+    pub operation: Option<String>,
+    /// The run that made it; none where it was no run of Weir.
+    pub run: Option<String>,
+    /// Its pipeline.
+    pub pipeline: Option<String>,
+    /// Rows of the files that it added, where all of them say how many.
+    pub rows_added: Option<i64>,
+}
+
+/// The commits of a table whose log entries are still there, newest first; a thousand at most.
+pub async fn commits(table: &DeltaTable) -> Result<Vec<CommitOf>> {
+    const COMMITS_MAX: usize = 1000;
+    let log = table.log_store();
+    let mut commits = Vec::new();
+    for version in (0..=table.version().unwrap_or_default()).rev().take(COMMITS_MAX) {
+        let failed = |error: DeltaTableError| {
+            Error::system("lake-table", format!("cannot read commit {version} of the table at \"{}\"", table.table_url())).because(error)
+        };
+        let Some(entry) = log.read_commit_entry(version).await.map_err(failed)? else { break };
+        commits.push(commit(version, &entry));
+    }
+    Ok(commits)
+}
+
+fn commit(version: u64, entry: &[u8]) -> CommitOf {
+    let mut commit = CommitOf { version, at_ms: None, operation: None, run: None, pipeline: None, rows_added: Some(0) };
+    for line in entry.split(|byte| *byte == b'\n') {
+        let Ok(action) = serde_json::from_slice::<serde_json::Value>(line) else { continue };
+        if let Some(info) = action.get("commitInfo") {
+            let text = |key: &str| info.get(key).and_then(|value| value.as_str()).map(str::to_owned);
+            commit.at_ms = info.get("timestamp").and_then(serde_json::Value::as_i64);
+            (commit.operation, commit.pipeline) = (text("operation"), text("weirPipeline"));
+            commit.run = text("weirLoad").and_then(|token| token.rsplit_once('-').map(|(run, _)| run.to_owned()));
+        } else if let Some(add) = action.get("add") {
+            let stats =
+                add.get("stats").and_then(|stats| stats.as_str()).and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+            let rows = stats.and_then(|stats| stats.get("numRecords")?.as_i64());
+            commit.rows_added = commit.rows_added.zip(rows).map(|(sum, rows)| sum + rows);
+        }
+    }
+    commit
 }
 
 /// Removes the files of a table that its newest version does not read: what was deleted is gone then, and earlier versions with it.
@@ -404,10 +471,29 @@ mod tests {
             ("AWS_SECRET_ACCESS_KEY".to_owned(), "secret".to_owned()),
             ("REGION".to_owned(), "not for us".to_owned()),
         ]);
-        let place = Place::named("s3://bucket/some/lake/", "s", "t", &environment).expect("a place");
+        let place = Place::named("s3://bucket/some/lake/", "s", "t", &environment).expect("a place").expect("names of folders");
         assert_eq!(place.prefix.as_ref(), "some/lake/s/t");
         assert_eq!(place.store_url().as_str(), "s3://bucket/");
         assert!(!format!("{place:?}").contains("not for us"));
+    }
+
+    #[test]
+    fn a_name_that_leads_out_of_the_lake_is_no_table() {
+        let none = HashMap::new();
+        let aside = ["", ".", "..", "...", "../x", "a..b", "/etc", "a/b", "a\\b", "%2e%2e", ".%2e", "%", ".\t.", "a\0", "a\n"];
+        for lake in ["/data/lake", "s3://bucket/lake"] {
+            for name in aside {
+                assert!(Place::named(lake, name, "t", &none).expect("looked at").is_none(), "{lake} {name:?}");
+                assert!(Place::named(lake, "s", name, &none).expect("looked at").is_none(), "{lake} {name:?}");
+            }
+        }
+        for name in ["a?b", "#"] {
+            assert!(Place::named("s3://bucket/lake", name, "t", &none).expect("looked at").is_none(), "{name}");
+        }
+        for name in ["delays", "a-b_1", "Größe", "a table of another's", "v1.2", ".x", "a?b", "#"] {
+            let place = Place::named("/data/lake", name, "t", &none).expect("looked at").expect(name);
+            assert_eq!(place.local, Some(PathBuf::from("/data/lake").join(name).join("t")));
+        }
     }
 
     #[tokio::test]

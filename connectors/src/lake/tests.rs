@@ -595,3 +595,47 @@ async fn a_table_gets_a_checkpoint_every_ten_commits() {
     checkpoints.sort();
     assert_eq!(checkpoints, ["00000000000000000009.checkpoint.parquet", "_last_checkpoint"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_many_values_is_not_shown_to_delta_and_finds_its_rows() {
+    use datafusion::{
+        logical_expr::TableProviderFilterPushDown::{Inexact, Unsupported},
+        prelude::{col, lit},
+    };
+
+    let lake = Lake::new();
+    publish(&sink(), &cx(&lake.run(1), Mode::Append), people(&[(1, "a"), (7, "b"), (30_000, "c")])).await.expect("published");
+    let many = (0..20_000).map(|value| value.to_string()).collect::<Vec<_>>().join(", ");
+    let query = |filter: String| format!("select id, name from t where {filter}");
+    assert_eq!(lake.query(&query(format!("id in ({many})")), Version::Newest).await, ["1|a", "7|b"]);
+    assert_eq!(lake.query(&query(format!("id not in ({many})")), Version::Newest).await, ["30000|c"]);
+    assert_eq!(lake.query(&query(format!("(id in ({many}) or name = 'c') and id > 1")), Version::Newest).await, ["30000|c", "7|b"]);
+    assert_eq!(lake.query("select count(*), min(id) from t", Version::Newest).await, ["3|1"]);
+    // What is short goes on to the files.
+    let table = open_table(&lake.path(), &HashMap::new(), "s", "t", Version::Newest).await.expect("opened").expect("a table");
+    let table = provider(&table).await.expect("a provider");
+    let within = |most: i64| col("id").in_list((0..most).map(lit).collect(), false);
+    let filters = [within(100), within(1000), col("id").gt(lit(1_i64)), within(1000).or(col("id").gt(lit(1_i64)))];
+    let answers = table.supports_filters_pushdown(&filters.iter().collect::<Vec<_>>()).expect("asked");
+    assert_eq!(answers, [Inexact, Unsupported, Inexact, Unsupported]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_name_opens_a_table_outside_of_the_lake() {
+    let lake = Lake::new();
+    publish(&sink(), &cx(&lake.run(1), Mode::Append), people(&[(1, "a")])).await.expect("published");
+    let own = Tables::new(lake.path(), Arc::default());
+    assert!(own.past("s", "t", Version::Newest).await.expect("looked at").is_some());
+    let other = lake.folder.path().join("other");
+    std::fs::create_dir_all(other.join("s")).expect("a folder");
+    let tables = Tables::new(other.to_string_lossy(), Arc::default());
+    let (whole, schema) = (lake.table_folder().display().to_string(), format!("{}/s", lake.path()));
+    for (schema, table) in
+        [("s", whole.as_str()), (schema.as_str(), "t"), ("..", "the lake/s/t"), ("../the lake/s", "t"), ("s", "../../the lake/s/t")]
+    {
+        for version in [Version::Newest, Version::Number(0), Version::At(instant(1000))] {
+            assert!(tables.table(schema, table, version).await.expect("looked at").is_none(), "{schema:?} {table:?}");
+            assert!(tables.past(schema, table, version).await.expect("looked at").is_none(), "{schema:?} {table:?}");
+        }
+    }
+}

@@ -28,13 +28,13 @@ impl Conditions {
         let name = |name: &str| {
             let column = column(name)?;
             compared.set(column.compared);
-            expression(column)
+            expression(column, &quote::identifier(&column.name))
         };
         let values = &mut self.values;
         let mut bind = |value: &ScalarValue| {
             let (text, cast) = written(value, compared.get())?;
             values.push(text);
-            Some(format!("current_setting('weir.p{}')::pg_catalog.{cast}", values.len()))
+            Some(setting(values.len(), cast))
         };
         match filter.render(&name, &mut bind) {
             Some(sql) => {
@@ -50,25 +50,34 @@ impl Conditions {
 
     /// The statement that binds the values, and what to bind; none without values.
     pub(super) fn binding(&self) -> Option<(String, Vec<&str>)> {
-        let calls: Vec<String> = (1..=self.values.len()).map(|n| format!("set_config('weir.p{n}', ${n}, true)")).collect();
-        (!calls.is_empty()).then(|| (format!("select {}", calls.join(", ")), self.values.iter().map(String::as_str).collect()))
+        binding(&self.values)
     }
 }
 
-/// What a filter compares of a column.
-fn expression(column: &Column) -> Option<String> {
-    let name = quote::identifier(&column.name);
+/// The statement that binds these values, and what to bind; none without values.
+pub(super) fn binding(values: &[String]) -> Option<(String, Vec<&str>)> {
+    let calls: Vec<String> = (1..=values.len()).map(|n| format!("set_config('weir.p{n}', ${n}, true)")).collect();
+    (!calls.is_empty()).then(|| (format!("select {}", calls.join(", ")), values.iter().map(String::as_str).collect()))
+}
+
+/// The `number`-th value, as one of a type.
+pub(super) fn setting(number: usize, cast: &str) -> String {
+    format!("current_setting('weir.p{number}')::pg_catalog.{cast}")
+}
+
+/// What a filter compares of a column, which SQL calls `name`.
+pub(super) fn expression(column: &Column, name: &str) -> Option<String> {
     Some(match column.compared {
         Compared::Never => return None,
-        Compared::Plainly | Compared::Uuid => name,
-        Compared::Text if column.deterministic => name,
+        Compared::Plainly | Compared::Uuid => name.to_owned(),
+        Compared::Text if column.deterministic => name.to_owned(),
         Compared::Text => format!("{name}::pg_catalog.text collate \"C\""),
         Compared::AsText => format!("{name}{}::pg_catalog.text collate \"C\"", column.cast),
     })
 }
 
 /// A value as text, and the type to read it as.
-fn written(value: &ScalarValue, compared: Compared) -> Option<(String, &'static str)> {
+pub(super) fn written(value: &ScalarValue, compared: Compared) -> Option<(String, &'static str)> {
     use ScalarValue as V;
     Some(match value {
         V::Boolean(Some(value)) => (value.to_string(), "bool"),

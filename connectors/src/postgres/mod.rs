@@ -13,6 +13,7 @@ use serde::Deserialize;
 use weir_pipelines::{Diagnostic, Diagnostics, Settings, units::duration};
 
 mod apply;
+mod browse;
 pub mod connect;
 mod copy;
 mod ddl;
@@ -35,6 +36,7 @@ mod types;
 mod url;
 mod write_types;
 
+pub use browse::BROWSE;
 pub use sink::{PostgresSink, SINK};
 
 use name::TableName;

@@ -136,13 +136,15 @@ fn may_be_infinite(data_type: &DataType) -> bool {
 }
 
 /// What was learnt of a table or a query.
-struct Learnt {
-    what: String,
+pub(super) struct Learnt {
+    pub what: String,
     place: String,
-    from: String,
-    columns: Vec<Column>,
+    pub from: String,
+    pub columns: Vec<Column>,
+    /// What it is to the catalog: `r`, `v` and so on; none of a query.
+    pub relkind: Option<String>,
     pages: Option<u64>,
-    rows: Option<u64>,
+    pub rows: Option<u64>,
 }
 
 /// Connects, learns the columns, and returns the rows as a table.
@@ -226,6 +228,15 @@ fn reach(schema: &SchemaRef, cx: &SourceContext) -> Result<Option<Arc<Reach>>> {
 }
 
 async fn learn_table(session: &mut Session, connection: &str, name: &TableName, numeric: Numeric) -> Result<Learnt> {
+    let learnt = described(session, connection, name, numeric).await?;
+    // Whether it may be read is only known by asking for it.
+    let list = learnt.columns.iter().map(|column| quote::identifier(&column.name)).collect::<Vec<_>>().join(", ");
+    session.execute(&format!("select {list} from {} limit 0", learnt.from), &format!("read {}", learnt.what)).await?;
+    Ok(learnt)
+}
+
+/// What the catalog says of a table; whether it may be read is another question.
+pub(super) async fn described(session: &mut Session, connection: &str, name: &TableName, numeric: Numeric) -> Result<Learnt> {
     let asked = format!("read \"{name}\" of \"{connection}\"");
     let found = session
         .fetch(
@@ -305,11 +316,8 @@ async fn learn_table(session: &mut Session, connection: &str, name: &TableName, 
             whole.then(|| u64::try_from(pages).unwrap_or_default())
         }
     };
-    // Whether it may be read is only known by asking for it.
-    let list = columns.iter().map(|column| quote::identifier(&column.name)).collect::<Vec<_>>().join(", ");
-    session.execute(&format!("select {list} from {from} limit 0"), &doing).await?;
     let place = format!("{connection}.{name}");
-    Ok(Learnt { what, place, from, columns, pages, rows: rows.and_then(|rows| u64::try_from(rows).ok()) })
+    Ok(Learnt { what, place, from, columns, relkind: Some(relkind), pages, rows: rows.and_then(|rows| u64::try_from(rows).ok()) })
 }
 
 /// Says that there is no such table, and which one may be meant.
@@ -388,7 +396,7 @@ async fn learn_query(session: &mut Session, connection: &str, query: &str, numer
     }
     let types = Types::learn(session, described.iter().map(|column| column.oid), &doing).await?;
     let columns = described.into_iter().map(|column| column.read(&types, numeric)).collect();
-    Ok(Learnt { what, place: format!("{connection} (query)"), from, columns, pages: None, rows: None })
+    Ok(Learnt { what, place: format!("{connection} (query)"), from, columns, relkind: None, pages: None, rows: None })
 }
 
 /// A column as the server describes it.

@@ -126,6 +126,12 @@ const MIGRATIONS: &[&str] = &[
     create table events (id text primary key, at text not null, kind text not null, pipeline text, run text, text text not null);
     create index events_by_time on events (at);
 ",
+    // Tokens of before open what they opened, which was runs, and no Postgres port.
+    "
+    alter table tokens add column scopes text not null default 'runs';
+    alter table tokens add column salt text;
+    alter table tokens add column salted_password text;
+",
 ];
 
 /// A failure of the database, in the words of the person who runs Weir.

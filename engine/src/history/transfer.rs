@@ -10,8 +10,8 @@ use sqlx::{AssertSqlSafe, Column, Row, TypeInfo, ValueRef, any::AnyRow};
 use super::{History, store::failed};
 use crate::error::{Failure, Result};
 
-/// The form that this version writes, and the greatest that it reads.
-const VERSION: u32 = 1;
+/// The form that this version writes, and the greatest that it reads. The second one has scopes of tokens.
+const VERSION: u32 = 2;
 
 /// The tables, and their columns: no name of the text becomes SQL.
 const TABLES: [(&str, &[&str]); 12] = [
@@ -72,7 +72,7 @@ const TABLES: [(&str, &[&str]); 12] = [
         &["id", "pipeline", "interval_start", "interval_end", "reprocess", "parallel", "backwards", "status", "created_at", "updated_at"],
     ),
     ("arrivals", &["pipeline", "source", "item", "mark"]),
-    ("tokens", &["name", "hash", "created_at"]),
+    ("tokens", &["name", "hash", "created_at", "scopes", "salt", "salted_password"]),
     ("events", &["id", "at", "kind", "pipeline", "run", "text"]),
 ];
 

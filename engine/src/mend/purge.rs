@@ -66,7 +66,7 @@ impl Purging<'_> {
         if let Some(step) = step.filter(|step| !steps.contains(step)) {
             return Err(quarantine::unknown_step(step, name, &steps).into());
         }
-        let session = Session::open(workspace).await?;
+        let session = Session::open(workspace)?;
         let explain = |error| crate::run::explain(&error);
         let mut removed = Vec::new();
         for at in steps.into_iter().filter(|at| step.is_none_or(|step| step == *at)) {

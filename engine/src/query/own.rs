@@ -6,48 +6,147 @@ use arrow::{
     array::{BooleanArray, RecordBatch, StringArray, UInt64Array},
     datatypes::{DataType, Field, Schema},
 };
+use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::{
-    catalog::{MemTable, MemorySchemaProvider, SchemaProvider, streaming::StreamingTable},
+    catalog::{MemTable, SchemaProvider, TableProvider, streaming::StreamingTable},
     error::Result as DfResult,
 };
 
+use weir_connectors::lake::Tables;
+use weir_pipelines::Saved;
+
+use super::external;
 use crate::{
-    error::Result,
     failing,
     history::{
         RunRecord, stamp,
         tasks::{Pause, Standing, Task},
     },
+    scheduler::{Catalogue as Files, Pipelines},
     workspace::Workspace,
 };
+
+mod columns;
 
 /// More rows of a table are not shown.
 const ROWS_MAX: u32 = 10_000;
 
-/// The tables of `weir.`: what the state holds, and `weir.failing_rows`, from the files beside it.
-pub(super) async fn history_schema(workspace: &Workspace) -> Result<Arc<dyn SchemaProvider>> {
-    let (mut runs, mut tasks, mut standings) = (Vec::new(), Vec::new(), BTreeMap::new());
-    if let Some(history) = workspace.existing_history().await? {
-        (runs, tasks) = (history.runs(None, ROWS_MAX).await?, history.tasks(None, ROWS_MAX).await?);
-        standings = history.standings().await?;
+/// The tables of `weir.`, each read when a query names it.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub workspace: Workspace,
+    pub lake: Arc<Tables>,
+    pub files: Option<Arc<dyn Files>>,
+}
+
+/// Their names, sorted.
+const TABLES: [&str; 9] = ["books", "columns", "failing_rows", "intervals", "queries", "runs", "schedules", "steps", "tasks"];
+
+#[async_trait]
+impl SchemaProvider for Own {
+    fn table_names(&self) -> Vec<String> {
+        TABLES.iter().map(|name| (*name).to_owned()).collect()
     }
-    let schema = MemorySchemaProvider::new();
-    let register = |name: &str, batch: DfResult<RecordBatch>| -> DfResult<()> {
-        let batch = batch?;
-        let table = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
-        schema.register_table(name.to_owned(), Arc::new(table)).map(|_| ())
-    };
-    register("runs", runs_table(&runs))
-        .and_then(|()| register("books", books_table(&runs)))
-        .and_then(|()| register("tasks", tasks_table(&tasks)))
-        .and_then(|()| register("schedules", schedules_table(&standings)))
-        .and_then(|()| {
-            let rows = StreamingTable::try_new(failing::SCHEMA.clone(), vec![Arc::new(failing::Files::list(&workspace.state_dir)?)])?;
-            schema.register_table("failing_rows".to_owned(), Arc::new(rows)).map(|_| ())
+
+    fn table_exist(&self, name: &str) -> bool {
+        TABLES.contains(&name)
+    }
+
+    async fn table(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>> {
+        if !self.table_exist(name) {
+            return Ok(None);
+        }
+        if name == "failing_rows" {
+            let files = failing::Files::list(&self.workspace.state_dir)?;
+            return Ok(Some(Arc::new(StreamingTable::try_new(failing::SCHEMA.clone(), vec![Arc::new(files)])?)));
+        }
+        if name == "queries" {
+            let files = self.files.clone();
+            let saved = tokio::task::spawn_blocking(move || files.map(|files| files.queries().0).unwrap_or_default()).await;
+            return table(queries_table(&saved.unwrap_or_default())?);
+        }
+        if matches!(name, "steps" | "columns") {
+            let files = self.files.clone();
+            let pipelines = tokio::task::spawn_blocking(move || files.map(|files| files.look().pipelines).unwrap_or_default()).await;
+            let pipelines = pipelines.unwrap_or_default();
+            return match name {
+                "steps" => table(steps_table(&pipelines)?),
+                _ => table(columns::table(&self.workspace, &self.lake, &pipelines).await?),
+            };
+        }
+        let history = self.workspace.existing_history().await.map_err(external)?;
+        let (mut runs, mut tasks, mut standings) = (Vec::new(), Vec::new(), BTreeMap::new());
+        if let Some(history) = history {
+            match name {
+                "runs" | "books" => runs = history.runs(None, ROWS_MAX).await.map_err(external)?,
+                "tasks" | "intervals" => tasks = history.tasks(None, ROWS_MAX).await.map_err(external)?,
+                _ => standings = history.standings().await.map_err(external)?,
+            }
+        }
+        table(match name {
+            "runs" => runs_table(&runs)?,
+            "books" => books_table(&runs)?,
+            "tasks" => tasks_table(&tasks)?,
+            "intervals" => intervals_table(&tasks)?,
+            _ => schedules_table(&standings)?,
         })
-        .map_err(|error| crate::run::explain(&error))?;
-    Ok(Arc::new(schema))
+    }
+}
+
+fn table(batch: RecordBatch) -> DfResult<Option<Arc<dyn TableProvider>>> {
+    Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))
+}
+
+/// The steps of the pipelines there are, in the order in which they are written.
+fn steps_table(pipelines: &Pipelines) -> DfResult<RecordBatch> {
+    let mut rows: Vec<[Option<String>; 5]> = Vec::new();
+    for (name, pipeline) in pipelines.iter() {
+        let mut row = |step: &str, role: &str, kind: &str, contract: Option<String>| {
+            rows.push([Some(name.clone()), Some(step.to_owned()), Some(role.to_owned()), Some(kind.to_owned()), contract]);
+        };
+        let contract = |rules: &weir_pipelines::Rules| rules.contract.as_ref().map(|contract| contract.value.clone());
+        for source in &pipeline.sources {
+            row(&source.name.value, "source", &source.settings.kind.value, contract(&source.rules));
+        }
+        for transform in &pipeline.transforms {
+            row(&transform.name.value, "transform", crate::transforms::kind(&transform.operator), contract(&transform.rules));
+        }
+        for sink in &pipeline.sinks {
+            row(&sink.name.value, "sink", &sink.settings.kind.value, None);
+        }
+    }
+    let column = |at: usize| Arc::new(rows.iter().map(|row| row[at].clone()).collect::<StringArray>()) as _;
+    batch(vec![("pipeline", column(0)), ("step", column(1)), ("role", column(2)), ("kind", column(3)), ("contract", column(4))])
+}
+
+/// The saved queries, each with its parameters as its header has them.
+fn queries_table(saved: &[Saved]) -> DfResult<RecordBatch> {
+    let text = |of: fn(&Saved) -> String| Arc::new(StringArray::from_iter_values(saved.iter().map(of))) as _;
+    let params = |saved: &Saved| saved.params.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    batch(vec![
+        ("name", text(|saved| saved.name.value.clone())),
+        ("description", text(|saved| saved.description.clone())),
+        ("parameters", text(params)),
+        ("file", text(|saved| saved.sql.file.path.clone())),
+        ("sql", text(|saved| saved.sql.text.clone())),
+    ])
+}
+
+/// What has become of each interval that was to be run.
+fn intervals_table(tasks: &[Task]) -> DfResult<RecordBatch> {
+    let tasks: Vec<&Task> = tasks.iter().filter(|task| task.interval.is_some()).collect();
+    let text = |of: fn(&Task) -> Option<String>| Arc::new(tasks.iter().map(|task| of(task)).collect::<StringArray>()) as _;
+    let instant = |of: fn(&Task) -> Option<DateTime<Utc>>| instants(tasks.iter().map(|task| of(task).map(stamp)).collect());
+    batch(vec![
+        ("pipeline", text(|task| Some(task.pipeline.clone()))),
+        ("interval_start", instant(|task| task.interval.map(|(start, _)| start))?),
+        ("interval_end", instant(|task| task.interval.map(|(_, end)| end))?),
+        ("status", text(|task| Some(task.status.as_str().to_owned()))),
+        ("origin", text(|task| Some(task.origin.as_str().to_owned()))),
+        ("run", text(|task| task.run.clone())),
+        ("task", text(|task| Some(task.id.clone()))),
+    ])
 }
 
 fn batch(columns: Vec<(&str, Arc<dyn arrow::array::Array>)>) -> DfResult<RecordBatch> {

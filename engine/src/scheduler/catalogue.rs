@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
-use weir_pipelines::Pipeline;
+use weir_pipelines::{Diagnostics, Pipeline, Saved};
 
 use crate::error::Result;
 
@@ -27,4 +27,9 @@ pub trait Catalogue: Debug + Send + Sync {
 
     /// Reads one pipeline with values of its parameters. It may block.
     fn pipeline(&self, name: &str, params: &BTreeMap<String, String>) -> Result<Pipeline>;
+
+    /// Reads the saved queries there are, and says what is wrong with the files of others. It may block.
+    fn queries(&self) -> (Vec<Saved>, Diagnostics) {
+        Default::default()
+    }
 }

@@ -32,6 +32,7 @@ use self::{
 use crate::params;
 
 pub(crate) use self::names::{Names, tables};
+pub(crate) use self::{constants::GROWING, scope::normal};
 pub use self::{
     constants::{is_doubtful, verified},
     words::sql_name,

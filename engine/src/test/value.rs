@@ -12,9 +12,17 @@ use arrow::{
     datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit},
     util::display::{ArrayFormatter, FormatOptions},
 };
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use serde_json::Value;
 use weir_pipelines::{Diagnostic, Diagnostics, Literal, Moment, Row, SourceFile, Span, Spanned};
 use weir_schemas::json;
+
+/// RFC 4648's base64, with padding or without.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 
 /// The type of a column whose values these are; none where they are of no one type, with the one that differs.
 pub fn common_type<'a>(values: impl IntoIterator<Item = &'a Spanned<Literal>>) -> Result<DataType, (Span, String)> {
@@ -181,7 +189,7 @@ pub fn cell(value: &Literal, to: &DataType) -> Result<ArrayRef, String> {
         (DataType::Timestamp(..), Literal::Moment(moment)) if !matches!(moment, Moment::Time(_)) => cast(text(moment.text())),
         (DataType::Timestamp(..), Literal::Text(value)) => cast(text(value)),
         (DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_), Literal::Text(value)) => {
-            match base64(value) {
+            match BASE64.decode(value).ok() {
                 Some(bytes) => cast(Arc::new(BinaryArray::from(vec![bytes.as_slice()]))),
                 None => Err("binary is written as base64".to_owned()),
             }
@@ -302,30 +310,6 @@ pub fn rows(batch: &RecordBatch) -> Vec<Row> {
         Row { span: 0..0, cells: cells.collect() }
     };
     (0..batch.num_rows()).map(row).collect()
-}
-
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let digits = text.trim_end_matches('=');
-    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
-    let (mut word, mut bits) = (0u32, 0);
-    for letter in digits.bytes() {
-        let digit = match letter {
-            b'A'..=b'Z' => letter - b'A',
-            b'a'..=b'z' => letter - b'a' + 26,
-            b'0'..=b'9' => letter - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        word = word << 6 | u32::from(digit);
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push((word >> bits & 255) as u8);
-            word &= (1 << bits) - 1;
-        }
-    }
-    (digits.len() % 4 != 1 && word == 0).then_some(bytes)
 }
 
 #[cfg(test)]

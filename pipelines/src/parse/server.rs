@@ -1,10 +1,14 @@
-//! Reading `[server]` and `[alert.NAME]` of `weir.toml`. What a kind of alert may hold is left to those who send it.
+//! Reading `[server]` and `[alert.NAME]` of `weir.toml`; its `[server.sql]` and `[server.tls]` are read beside. What a kind of alert may hold
+//! is left to those who send it.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use toml::de::{DeTable, DeValue};
 
-use super::walk::{Table, Value, Walk, in_order, integer, suggest};
+use super::{
+    doors,
+    walk::{Table, Value, Walk, in_order, integer, suggest},
+};
 use crate::{
     diagnostic::{Diagnostic, Span, Spanned},
     pipeline::ShareMax,
@@ -14,13 +18,13 @@ use crate::{
 };
 
 /// Keys of `[server]`.
-pub(crate) const SERVER_KEYS: [&str; 6] = ["listen", "expose", "runs_max", "connection_runs_max", "otlp", "log"];
+pub(crate) const SERVER_KEYS: [&str; 8] = ["listen", "expose", "runs_max", "connection_runs_max", "otlp", "log", "sql", "tls"];
 /// Keys of `[alert.NAME]` beside the kind.
 pub(crate) const ALERT_KEYS: [&str; 5] = ["on", "pipelines", "repeat", "group", "max_rejected"];
 /// Words of `log`.
 pub(crate) const LOGS: [(&str, LogForm); 2] = [("json", LogForm::Json), ("text", LogForm::Text)];
-/// No limit on runs is larger: each holds memory and connections.
-const RUNS_MAX: u64 = 1024;
+/// No limit on runs or queries is larger: each holds memory and connections.
+const AT_ONCE_MAX: u64 = 1024;
 
 /// Reads `[server]`: what is wrong is noted, and the default stands in its place.
 pub(crate) fn server(walk: &mut Walk<'_>, value: &Value<'_>) -> Server {
@@ -29,14 +33,8 @@ pub(crate) fn server(walk: &mut Walk<'_>, value: &Value<'_>) -> Server {
     let Some(entries) = walk.as_table("server", value) else { return server };
     let table = Table { entries, what: "[server]", span: &span };
     walk.unknown_keys(table, &SERVER_KEYS);
-    if let Some(listen) = walk.string(table, "listen") {
-        match address(&listen.value) {
-            Some(address) => server.listen = address,
-            None => {
-                let message = format!("\"{}\" is no address to listen on", listen.value);
-                walk.wrong_value(message, listen.span).help.push("write an IP address and a port, such as \"127.0.0.1:8484\"".into());
-            }
-        }
+    if let Some(listen) = listening(walk, table, "listen", "127.0.0.1:8484") {
+        server.listen = listen;
     }
     if let Some(value) = entries.get("expose") {
         match value.get_ref() {
@@ -45,7 +43,7 @@ pub(crate) fn server(walk: &mut Walk<'_>, value: &Value<'_>) -> Server {
         }
     }
     if let Some(value) = entries.get("runs_max")
-        && let Some(runs) = runs(walk, "runs_max", value)
+        && let Some(runs) = at_once(walk, "runs_max", value)
     {
         server.runs_max = runs;
     }
@@ -53,7 +51,7 @@ pub(crate) fn server(walk: &mut Walk<'_>, value: &Value<'_>) -> Server {
         && let Some(limits) = walk.as_table("connection_runs_max", value)
     {
         for (name, value) in in_order(limits) {
-            if let Some(runs) = runs(walk, &name.value, value) {
+            if let Some(runs) = at_once(walk, &name.value, value) {
                 server.connection_runs_max.insert(name.value, runs);
             }
         }
@@ -68,18 +66,35 @@ pub(crate) fn server(walk: &mut Walk<'_>, value: &Value<'_>) -> Server {
         }
     }
     server.log = walk.word(table, "log", &LOGS).map(|word| word.value);
+    if let Some(value) = entries.get("sql") {
+        server.sql = doors::sql(walk, value);
+    }
+    if let Some(value) = entries.get("tls") {
+        server.tls = doors::tls(walk, value);
+    }
     server
 }
 
-/// A limit on runs at once.
-fn runs(walk: &mut Walk<'_>, key: &str, value: &Value<'_>) -> Option<u32> {
+/// An address to listen on.
+pub(super) fn listening(walk: &mut Walk<'_>, table: Table<'_, '_>, key: &str, example: &str) -> Option<SocketAddr> {
+    let listen = walk.string(table, key)?;
+    let address = address(&listen.value);
+    if address.is_none() {
+        let message = format!("\"{}\" is no address to listen on", listen.value);
+        walk.wrong_value(message, listen.span).help.push(format!("write an IP address and a port, such as \"{example}\""));
+    }
+    address
+}
+
+/// A limit on runs, or on queries, at once.
+pub(super) fn at_once(walk: &mut Walk<'_>, key: &str, value: &Value<'_>) -> Option<u32> {
     let DeValue::Integer(number) = value.get_ref() else {
         walk.wrong_type(key, value, "an integer");
         return None;
     };
-    let runs = integer(number).and_then(|number| u64::try_from(number).ok()).filter(|runs| (1..=RUNS_MAX).contains(runs));
+    let runs = integer(number).and_then(|number| u64::try_from(number).ok()).filter(|runs| (1..=AT_ONCE_MAX).contains(runs));
     if runs.is_none() {
-        walk.wrong_value(format!("\"{key}\" is from 1 to {RUNS_MAX}"), value.span());
+        walk.wrong_value(format!("\"{key}\" is from 1 to {AT_ONCE_MAX}"), value.span());
     }
     runs.and_then(|runs| u32::try_from(runs).ok())
 }
@@ -97,10 +112,12 @@ pub(crate) fn check_server<'c>(
     {
         let message = format!("other machines reach \"{}\"", server.listen);
         walk.error("listen-exposed", message, value.span(), "no loopback address").help.extend([
-            "whoever reaches the port and has a token can run pipelines: say expose = true if that is meant, with TLS before it".into(),
+            "whoever reaches the port and has a token can run pipelines: say expose = true if that is meant, with [server.tls] or a proxy that speaks TLS"
+                .into(),
             "or listen on 127.0.0.1".into(),
         ]);
     }
+    doors::check(walk, entries, server);
     let known: Vec<&str> = connections.map(|(name, _)| name.as_str()).collect();
     let Some(DeValue::Table(limits)) = entries.get("connection_runs_max").map(toml::Spanned::get_ref) else { return };
     for (name, _) in in_order(limits) {

@@ -3,7 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::{KindSchema, add_kind, duration, kind_keys, merge, named, table, written};
-use crate::{parse::server::LOGS, server::Cause};
+use crate::{
+    parse::{doors::NONE, server::LOGS},
+    server::Cause,
+};
 
 /// Builds the JSON Schema (draft 2020-12) of `weir.toml`, with the settings of these kinds of connection and of alert in it.
 pub fn project_schema(connections: &[KindSchema], alerts: &[KindSchema]) -> Value {
@@ -67,6 +70,71 @@ fn shared(connection: &str, alert: &str) -> Value {
     })
 }
 
+/// A size, in words or as a number of bytes.
+fn size(description: &str) -> Value {
+    json!({
+        "description": format!("{description} Written as \"256MB\", \"2GB\", \"1GiB\" or a number of bytes."),
+        "anyOf": [{ "type": "string", "pattern": "^[0-9]" }, { "type": "integer", "minimum": 1 }],
+    })
+}
+
+/// A limit that may be `"none"`.
+fn limit(mut of: Value, description: &str, default: &Value) -> Value {
+    if let Value::Object(of) = &mut of {
+        of.remove("description");
+    }
+    json!({ "description": description, "default": default, "anyOf": [of, { "const": NONE }] })
+}
+
+/// `[server.sql]`.
+fn sql(at_once: &dyn Fn(Option<u32>, &str) -> Value) -> Value {
+    let limits = |about: &str| {
+        table(
+            about,
+            json!({
+                "rows": limit(json!({ "type": "integer", "minimum": 1 }), "Rows of an answer, or \"none\".", &json!(10_000_000)),
+                "bytes": limit(size(""), "Bytes of an answer as Arrow holds them, such as \"4GB\", or \"none\".", &json!("4GB")),
+                "time": limit(json!({ "$ref": "#/$defs/duration" }), "From a query's start to its last row, such as \"5m\", or \"none\".", &json!("5m")),
+                "memory": limit(size(""), "What a query may hold in memory, such as \"1GB\", or \"none\".", &json!("1GB")),
+                "queries": at_once(Some(4), "Queries at once, of one user; others wait."),
+                "wait": duration("How long a query waits for its turn. Default 30s; 0s refuses it at once."),
+            }),
+            &[],
+        )
+    };
+    let address = |description: &str| json!({ "type": "string", "description": description });
+    table(
+        "How `weir serve` answers SQL.",
+        json!({
+            "postgres": address("Where the port is that speaks Postgres's protocol, such as \"127.0.0.1:5484\". Default: there is none."),
+            "flight": address("Where the port of Arrow Flight SQL is, such as \"127.0.0.1:8485\". Default: there is none."),
+            "queries_max": at_once(Some(8), "Queries at once, of all users; others wait, those of each user in turn."),
+            "memory": size("What all queries may hold in memory together. Default half of [memory] limit."),
+            "limits": limits("What each query of each user may cost."),
+            "user": {
+                "type": "object",
+                "description": "The same limits for single users, by the names of their tokens: [server.sql.user.NAME]. What is not said is as in [server.sql.limits].",
+                "additionalProperties": limits("What the queries of this user may cost."),
+            },
+        }),
+        &[],
+    )
+}
+
+/// `[server.tls]`. A profile may hold a part of it, so nothing is required here.
+fn tls() -> Value {
+    let path = |description: &str| json!({ "type": "string", "minLength": 1, "description": description });
+    table(
+        "The certificate of all ports of `weir serve`. They speak TLS 1.3 then, and nothing else.",
+        json!({
+            "certificate": path("The certificate and those between it and its authority, as PEM. Relative paths start from the project's folder."),
+            "key": secret("The certificate's private key as PEM, best as { file = \"server.key\" }. It may not be encrypted."),
+            "client_ca": path("Certificates of authorities, as PEM: clients must show a certificate of one of them then."),
+        }),
+        &[],
+    )
+}
+
 fn server() -> Value {
     let runs = |default: Option<u32>, description: &str| {
         let mut runs = json!({ "type": "integer", "minimum": 1, "maximum": 1024, "description": description });
@@ -79,11 +147,13 @@ fn server() -> Value {
         "What `weir serve` does.",
         json!({
             "listen": { "type": "string", "default": "127.0.0.1:8484", "description": "Where the HTTP port is: an IP address and a port. Port 0 takes a free one." },
-            "expose": { "type": "boolean", "default": false, "description": "Whether `listen` may be an address that other machines reach." },
+            "expose": { "type": "boolean", "default": false, "description": "Whether `listen`, and the addresses of `sql`, may be such that other machines reach." },
             "runs_max": runs(Some(4), "Runs at once in one process."),
             "connection_runs_max": { "type": "object", "description": "Runs at once of pipelines that use a connection, by its name.", "additionalProperties": runs(None, "Runs at once.") },
             "otlp": { "type": "string", "pattern": "^https?://", "description": "The base URL of an OTLP receiver over HTTP, to which traces and metrics go. Default: what OTEL_EXPORTER_OTLP_ENDPOINT says." },
             "log": { "enum": written(&LOGS), "description": "The form of log lines. Default text on a terminal, else json." },
+            "sql": sql(&runs),
+            "tls": tls(),
         }),
         &[],
     )
@@ -119,7 +189,8 @@ fn alert(role: &str, kinds: &[KindSchema]) -> Value {
     alert
 }
 
-fn state() -> Value {
+/// A text, or where to fetch it.
+fn secret(description: &str) -> Value {
     let place =
         |key: &str, of: Value| json!({ "type": "object", "properties": { key: of }, "required": [key], "additionalProperties": false });
     let words = json!({
@@ -127,18 +198,22 @@ fn state() -> Value {
         "description": "What writes it to its standard output: a program and its arguments. No shell is involved.",
     });
     let text = |description: &str| json!({ "type": "string", "description": description });
+    json!({
+        "description": description,
+        "anyOf": [
+            { "type": "string" },
+            place("env", text("The environment variable that holds it.")),
+            place("file", text("The file that holds it. Relative paths start from the project's folder.")),
+            place("command", words),
+        ],
+    })
+}
+
+fn state() -> Value {
     table(
         "Where the run history is kept in place of the SQLite file .weir/state.db, which one server can use.",
         json!({
-            "url": {
-                "description": "A Postgres database, postgres://user:password@host:5432/database, best as { env = \"WEIR_STATE_URL\" }. Several servers may share it.",
-                "anyOf": [
-                    { "type": "string" },
-                    place("env", text("The environment variable that holds it.")),
-                    place("file", text("The file that holds it. Relative paths start from the project's folder.")),
-                    place("command", words),
-                ],
-            },
+            "url": secret("A Postgres database, postgres://user:password@host:5432/database, best as { env = \"WEIR_STATE_URL\" }. Several servers may share it."),
             "schema": { "type": "string", "default": "weir", "description": "The schema that its tables are in; it is made where it is missing." },
         }),
         &["url"],
@@ -165,7 +240,10 @@ fn partial(mut settings: Value) -> Value {
 mod tests {
     use super::*;
     use crate::{
-        parse::server::{ALERT_KEYS, SERVER_KEYS},
+        parse::{
+            doors::{LIMIT_KEYS, SQL_KEYS, TLS_KEYS},
+            server::{ALERT_KEYS, SERVER_KEYS},
+        },
         project::KEYS,
     };
 
@@ -196,7 +274,13 @@ mod tests {
             known.sort();
             known
         };
-        assert_eq!(keys(&schema["properties"]["server"]), sorted(&SERVER_KEYS));
+        let server = &schema["properties"]["server"];
+        assert_eq!(keys(server), sorted(&SERVER_KEYS));
+        let sql = &server["properties"]["sql"];
+        assert_eq!(keys(sql), sorted(&SQL_KEYS));
+        assert_eq!(keys(&sql["properties"]["limits"]), sorted(&LIMIT_KEYS));
+        assert_eq!(keys(&sql["properties"]["user"]["additionalProperties"]), sorted(&LIMIT_KEYS));
+        assert_eq!(keys(&server["properties"]["tls"]), sorted(&TLS_KEYS));
         assert_eq!(keys(&schema["$defs"]["alert"]), sorted(&[ALERT_KEYS.as_slice(), &["webhook"]].concat()));
     }
 }

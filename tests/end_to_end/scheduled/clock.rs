@@ -214,7 +214,7 @@ fn a_backfill_in_the_lane_of_its_pipeline_yields_to_what_is_scheduled() {
     let project = weir::project::read_project(serving.project.root(), serving.project.root(), None).unwrap();
     let pipeline = weir::watch::Files::new(project).pipeline("p", &BTreeMap::new()).unwrap();
     let asked = Asked {
-        interval: (at("2026-01-01T00:00:00Z"), at("2026-03-02T00:00:00Z")),
+        interval: (at("2026-01-01T00:00:00Z"), at("2026-07-20T00:00:00Z")),
         step: Some(Duration::from_secs(86400)),
         reprocess: Reprocess::Missing,
         parallel: 1,
@@ -227,7 +227,7 @@ fn a_backfill_in_the_lane_of_its_pipeline_yields_to_what_is_scheduled() {
     let record = serving.runtime.block_on(added);
     serving.until(|tasks| {
         let of_backfill = tasks.iter().filter(|task| task.backfill.is_some());
-        of_backfill.filter(|task| task.status == TaskStatus::Published).count() == 60
+        of_backfill.filter(|task| task.status == TaskStatus::Published).count() == 200
     });
     let tasks = serving.tasks();
     let runs = serving.runtime.block_on(serving.history.runs(None, 10_000)).unwrap();

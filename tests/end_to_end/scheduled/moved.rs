@@ -35,6 +35,7 @@ fn used() -> Project {
     project.write("data/1.csv", "id,name\n1,a\n2,\"b'; drop table runs; --\"\n");
     project.run(&["events"]);
     project.ok(&["backfill", "events", "--from", "2026-01-01", "--to", "2026-01-04", "--step", "1d", "--detach"]);
+    project.ok(&["serve", "token", "new", "ci", "--scope", "sql,connection:crm"]);
     let mut server = project.start(&["serve"]);
     let began = std::time::Instant::now();
     while project.ok(&["runs", "list", "--json"]).json()["runs"].as_array().map_or(0, Vec::len) < 6 {
@@ -72,7 +73,7 @@ fn a_state_goes_to_postgres_and_back_as_it_was() {
     let exported = first.ok(&["--json", "state", "export", "one.ndjson"]).json();
     let expected = lines(&first.path("one.ndjson"));
     assert_eq!(exported["rows"], expected.len() - 1);
-    for table in ["runs", "cursors", "definitions", "schedules", "tasks", "backfills", "events"] {
+    for table in ["runs", "cursors", "definitions", "schedules", "tasks", "backfills", "tokens", "events"] {
         let row = format!("{{\"table\":\"{table}\",");
         assert!(table == "events" || expected.iter().any(|line| line.starts_with(&row)), "nothing of {table} is exported");
     }
@@ -116,7 +117,7 @@ fn a_text_that_is_no_state_is_refused_whole() {
     let is_not = |line: u32, why: &str| format!("{line} is not of an exported state: {why}");
     refused("", &is_not(1, "it is empty"));
     refused("id,name\n", &is_not(1, "expected value at line 1 column 1"));
-    refused("{\"weir_state\":2,\"id\":\"0190\"}\n", &is_not(1, "it was written by a newer Weir (its form is 2)"));
+    refused("{\"weir_state\":3,\"id\":\"0190\"}\n", &is_not(1, "it was written by a newer Weir (its form is 3)"));
     refused(&format!("{FIRST}{{}}\n"), &is_not(2, "missing field `table` at line 1 column 2"));
     refused(
         &format!("{FIRST}{{\"table\":\"users; drop table runs\",\"row\":{{}}}}\n"),

@@ -128,6 +128,8 @@ fn a_state_that_is_down_for_a_while_loses_no_tick_and_doubles_none() {
     two.postgres.kill(Kind::Postgres);
     std::thread::sleep(so_long);
     two.postgres.up();
+    // Whoever waited for an answer then asks again after that.
+    std::thread::sleep(Duration::from_secs(6));
     for said in two.end(so_long) {
         assert!(said.contains(UNREACHED), "{said}");
         assert!(said.contains("\"message\":\"the state can be reached again\""), "{said}");

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What each form added to the one before. They are not changed any more.
-const FORMS: [&str; 5] = [
+const FORMS: [&str; 6] = [
     "create table state (id text not null);
      create table runs (
          run text primary key, pipeline text not null, status text not null,
@@ -30,6 +30,8 @@ const FORMS: [&str; 5] = [
     "alter table runs add column code text; alter table runs add column step text;",
     "create table definitions (hash text primary key, text text not null); alter table runs add column definition text;",
     FORM_5,
+    "alter table tokens add column scopes text not null default 'runs'; alter table tokens add column salt text;
+     alter table tokens add column salted_password text;",
 ];
 
 const FORM_5: &str = "
@@ -106,6 +108,7 @@ fn sqlite_states_of_every_earlier_form_are_brought_up_and_keep_their_rows() {
         assert_ne!(failed.code, 0, "{failed}");
         std::fs::remove_file(project.path("data/2.csv")).unwrap();
         let before = project.ok(&["runs", "list", "--json"]).json();
+        project.ok(&["serve", "token", "new", "ci", "--scope", "sql,files"]);
 
         let (new, old) = (project.path(".weir/state.db"), project.path("old.db"));
         let forms = serde_json::to_string(&FORMS).unwrap();
@@ -124,6 +127,15 @@ fn sqlite_states_of_every_earlier_form_are_brought_up_and_keep_their_rows() {
                 assert_eq!(before[key], after[key], "form {form}: {key}");
             }
         }
+        // A token of before opens what it opened; no form before the fifth had tokens.
+        let tokens = project.ok(&["serve", "token", "list", "--json"]).json();
+        let scopes = |token: &serde_json::Value| token["scopes"].clone();
+        let expected = match form {
+            1..5 => vec![],
+            5 => vec![serde_json::json!(["runs"])],
+            _ => vec![serde_json::json!(["sql", "files"])],
+        };
+        assert_eq!(tokens["tokens"].as_array().unwrap().iter().map(scopes).collect::<Vec<_>>(), expected, "form {form}");
         // What was loaded then is known still, and the lake knows the state by its name.
         assert_eq!(project.run(&["events"])["rows_loaded"], 0, "form {form}");
         project.write("data/3.csv", "id\n3\n");
@@ -137,9 +149,10 @@ fn sqlite_states_of_every_earlier_form_are_brought_up_and_keep_their_rows() {
 fn a_postgres_state_of_an_earlier_form_is_brought_up_and_keeps_its_rows() {
     let Some(database) = fresh_database(Kind::Postgres) else { return };
     let mut statements = vec!["create schema state".to_owned()];
-    statements.push(format!("set search_path to state; {} create table form (version bigint not null)", FORMS.concat()));
+    statements.push(format!("set search_path to state; {} create table form (version bigint not null)", FORMS[..5].concat()));
     statements.push(
         "set search_path to state; insert into state values ('0190'); insert into form values (5);
+         insert into tokens (name, hash, created_at) values ('ci', 'abc', '2026-01-01T00:00:00.000Z');
          insert into runs (run, pipeline, status, started_at, finished_at, error, lane, task, interval_start, interval_end)
          values ('r1', 'events', 'failed', '2026-01-01T00:00:00.000Z', '2026-01-01T00:00:01.000Z', 'it was so', 0, 't1',
                  '2025-12-31T00:00:00.000Z', '2026-01-01T00:00:00.000Z');
@@ -161,7 +174,9 @@ fn a_postgres_state_of_an_earlier_form_is_brought_up_and_keeps_its_rows() {
     let runs = weir(&["runs", "list", "--json"]).json();
     assert_eq!((&runs["runs"][0]["run"], &runs["runs"][0]["error"]), (&"r1".into(), &"it was so".into()), "{runs}");
     assert_eq!(weir(&["run", "--json", "events"]).json()["rows_loaded"], 2);
-    assert_eq!(database.value("select max(version) >= 5 and count(*) = 1 from state.form").to_lowercase().chars().next(), Some('t'));
+    let tokens = weir(&["serve", "token", "list", "--json"]).json();
+    assert_eq!(tokens["tokens"], serde_json::json!([{ "name": "ci", "created_at": "2026-01-01T00:00:00.000Z", "scopes": ["runs"] }]));
+    assert_eq!(database.value("select max(version) >= 6 and count(*) = 1 from state.form").to_lowercase().chars().next(), Some('t'));
     assert_eq!(database.value("select count(*) from state.tasks where id = 't1' and status = 'failed'"), "1");
 }
 

@@ -14,14 +14,16 @@ use tokio::runtime::Handle;
 use weir_engine::{
     Failure, Workspace,
     check::{Checked, Checker, Depth, Written, shared},
+    query::{Catalogue, CheckedQuery, Promised, Scopes, Settings, Who},
 };
-use weir_pipelines::{Diagnostic, Diagnostics, PartialProject, Severity};
+use weir_pipelines::{Diagnostic, Diagnostics, PartialProject, Relation, Severity, SourceFile};
 
 use super::context::{Answer, Context, Params, Set, Stop, check_connection, check_state, parse_partial, to_stderr};
 use crate::{
     project::{self, Found},
     render::{diagnostic, error, number::counted, sarif},
     server::alert,
+    watch::Files,
 };
 
 const EXAMPLES: &str = "\
@@ -64,6 +66,8 @@ pub struct Check {
 pub struct Outcome {
     /// The pipelines that are right, in the order of their files.
     pub checked: Vec<Checked>,
+    /// The saved queries that are right, where all of the project is checked.
+    pub queries: Vec<CheckedQuery>,
     /// Errors and warnings: files in the order of their names, what is said of one in its order.
     pub diagnostics: Diagnostics,
     /// The failures of systems outside among them.
@@ -94,7 +98,7 @@ impl Check {
         let outcome = self.checked(context).await?;
         if context.global.json {
             let diagnostics: Vec<_> = outcome.diagnostics.iter().map(diagnostic::to_json).collect();
-            context.answer_json(&json!({ "pipelines": outcome.checked, "diagnostics": diagnostics }))?;
+            context.answer_json(&json!({ "pipelines": outcome.checked, "queries": outcome.queries, "diagnostics": diagnostics }))?;
             if outcome.errors() > 0 {
                 context.say(&counted(outcome.errors() as u64, "error", "errors"));
             }
@@ -114,6 +118,9 @@ impl Check {
             }
             for checked in &outcome.checked {
                 context.answer(&format!("{}: {}\n", checked.pipeline, context.out.green(&describe(checked))))?;
+            }
+            for query in &outcome.queries {
+                context.answer(&format!("query {}: {}\n", query.query, context.out.green(&describe_query(query))))?;
             }
         }
         Ok(outcome.exit_code)
@@ -172,6 +179,10 @@ impl Check {
                 Err(unreadable) => outcome.diagnostics.extend(unreadable),
             }
         }
+        if self.pipelines.is_empty() {
+            let promised: Vec<Promised> = written.iter().flat_map(|(_, written)| written).filter_map(promised).collect();
+            self.queries(context, &checker.workspace, &promised, &mut outcome).await?;
+        }
         for (_, written) in &written {
             let found = shared(written);
             if found.iter().any(|one| one.severity == Severity::Error) {
@@ -183,6 +194,39 @@ impl Check {
         outcome.exit_code = error::exit_code_of(&outcome.diagnostics, &outcome.outside);
         outcome.sort();
         Ok(outcome)
+    }
+
+    /// Checks the saved queries. Offline, those that read connections or steps are not planned.
+    async fn queries(&self, context: &Context, workspace: &Workspace, promised: &[Promised], outcome: &mut Outcome) -> Result<(), Stop> {
+        let (saved, found) = project::saved(&workspace.project.root, &context.folder);
+        outcome.diagnostics.extend(found);
+        if saved.is_empty() {
+            return Ok(());
+        }
+        let files = Arc::new(Files::new(workspace.project.clone()));
+        let settings = Settings { files: Some(files), ..Settings::local(workspace) };
+        let scopes = if self.offline { Scopes::parse(&["runs", "sql", "files"]).unwrap_or_default() } else { Scopes::all() };
+        let session = Catalogue::open(workspace, settings)?.session(Who { scopes, ..Who::local() });
+        for saved in &saved {
+            let relations = saved.sql.relations().unwrap_or_default();
+            let is_live = |relation: &Relation| relation.parts.len() == 3 && workspace.project.connections.contains_key(&relation.parts[0]);
+            if self.offline && relations.iter().any(is_live) {
+                outcome.queries.push(CheckedQuery::new(saved));
+                continue;
+            }
+            match session.check_saved(saved, promised).await {
+                Ok(checked) => outcome.queries.push(checked),
+                Err(Failure::Diagnostics(found)) if self.offline && found.iter().all(|one| one.code == "not-allowed") => {
+                    outcome.queries.push(CheckedQuery::new(saved));
+                }
+                Err(Failure::Diagnostics(found)) => outcome.diagnostics.extend(found.into_iter().map(|one| shown(one, &saved.sql.file))),
+                Err(failure) => {
+                    outcome.outside.push(failure.clone());
+                    outcome.diagnostics.extend(failure.into_diagnostics(&saved.sql.file, saved.name.span.clone()));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The pipelines that are meant, those of one file together.
@@ -257,6 +301,31 @@ fn proved(checked: &Checked) -> Vec<String> {
         }
     }
     lines
+}
+
+/// The lake table that a sink will make.
+fn promised(written: &Written) -> Option<Promised> {
+    let (schema, table) = written.destination.strip_prefix("lake.")?.split_once('.')?;
+    Some(Promised { schema: schema.to_owned(), table: table.to_owned(), columns: written.columns.clone() })
+}
+
+/// A diagnostic of a file, which has another name in a session.
+fn shown(mut one: Diagnostic, file: &Arc<SourceFile>) -> Diagnostic {
+    for label in one.labels.iter_mut().filter(|label| label.file.text == file.text) {
+        label.file = file.clone();
+    }
+    if one.file.as_ref().is_some_and(|known| known.text == file.text) {
+        one.file = Some(file.clone());
+    }
+    one
+}
+
+fn describe_query(query: &CheckedQuery) -> String {
+    let parameters = counted(query.parameters.len() as u64, "parameter", "parameters");
+    match query.columns.len() as u64 {
+        0 => format!("ok ({parameters}; its tables were not looked at)"),
+        columns => format!("ok ({parameters}, {})", counted(columns, "column", "columns")),
+    }
 }
 
 fn describe(checked: &Checked) -> String {

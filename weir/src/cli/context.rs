@@ -4,12 +4,17 @@ use std::{
     collections::HashMap,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use chrono::Utc;
 use serde::Serialize;
 use weir_connectors::CONNECTIONS;
-use weir_engine::{Failure, Workspace, state::StateSettings};
+use weir_engine::{
+    Failure, Workspace,
+    query::{self, Catalogue, Session, Who},
+    state::StateSettings,
+};
 use weir_pipelines::{
     Changes, Connection, Diagnostic, Diagnostics, Partial, PartialProject, Pipeline, Project, diagnostic::drop_follow_ons,
 };
@@ -18,6 +23,7 @@ use super::{Global, signals::Signals};
 use crate::{
     project::{self, Found},
     render::{Style, error, rows::WriteError},
+    watch::Files,
 };
 
 /// How a command ends: with an exit code, or before its end.
@@ -181,6 +187,13 @@ impl Context {
         Ok(project::read_partial_project(&root, &self.folder, self.global.profile.as_deref()))
     }
 
+    /// A session of ad-hoc SQL for the person at this machine.
+    pub fn session(&self, workspace: &Workspace) -> Result<Session, Failure> {
+        let files = Arc::new(Files::new(workspace.project.clone()));
+        let settings = query::Settings { files: Some(files), ..query::Settings::local(workspace) };
+        Ok(Catalogue::open(workspace, settings)?.session(Who::local()))
+    }
+
     /// Reads and parses one pipeline.
     pub fn pipeline(&self, workspace: &Workspace, argument: &str, set: &Set) -> Result<Pipeline, Diagnostics> {
         let found = project::find_pipeline(argument, &workspace.project.root, &self.folder).map_err(|diagnostic| vec![diagnostic])?;
@@ -285,7 +298,7 @@ impl Set {
 }
 
 /// Splits `name=value`. The value is text: the parameter's type says how it is read.
-fn param(text: &str) -> Result<(String, String), String> {
+pub(super) fn param(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE, for instance day=2013-01-31")?;
     let name = name.trim();
     if name.is_empty() { Err("the parameter's name is empty".to_owned()) } else { Ok((name.to_owned(), value.to_owned())) }

@@ -133,7 +133,7 @@ pub fn grammar() -> clap::Command {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let environment = project::environment();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(sql::spelled_out(&grammar(), std::env::args_os().collect())) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };

@@ -1,332 +1,498 @@
-//! The SQL prompt: a line editor with history and completion, and the few backslash commands that psql's users expect.
+//! The SQL prompt: a line editor that knows the catalogue, and the backslash commands that psql's users expect. What each command asks for is
+//! `prompt/command.rs`'s to say, how answers are shown `prompt/show.rs`'s.
+
+mod command;
+mod complete;
+mod describe;
+mod keywords;
+mod pager;
+mod show;
 
 use std::{
-    collections::BTreeSet,
     fs,
-    io::{self, BufWriter},
-    time::Instant,
+    path::{Path, PathBuf},
+    process,
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
 };
 
-use rustyline::{
-    Completer, CompletionType, Config, Context as LineContext, Editor, Helper, Highlighter, Hinter,
-    completion::{Completer, Pair},
-    error::ReadlineError,
-    history::FileHistory,
-    validate::{ValidationContext, ValidationResult, Validator},
+use arrow::datatypes::FieldRef;
+use datafusion::{error::DataFusionError, execution::SendableRecordBatchStream, physical_plan::stream::RecordBatchStreamAdapter};
+use futures::StreamExt;
+use rustyline::{CompletionType, Config, Editor, error::ReadlineError, history::FileHistory};
+use tokio_util::sync::CancellationToken;
+use weir_engine::{
+    Failure, Workspace,
+    check::Column,
+    query::{Session, TableName},
+    sql::sql_name,
 };
-use weir_engine::{Workspace, query::Session};
+use weir_pipelines::Diagnostic;
 
+use self::{
+    command::{Command, Expand},
+    complete::{Names, Shared, Words},
+    describe::qualified,
+    show::{Display, Output},
+};
 use super::{
     context::{Answer, Context, Stop, to_stderr},
-    sql::{copy, query},
-    statements::{is_complete, split},
+    sql::{listed, query},
+    statements::{Piece, Statement, pieces},
 };
-use crate::render::{Table, error, number::duration_ms, rows::Format, table::Look};
-
-const HELP: &str = "\
-  select …;      ask; a query ends with a semicolon and may take several lines
-  \\dt            list tables
-  \\d             list tables; \\d TABLE lists its columns
-  \\timing        show how long each query took, or stop showing it
-  \\?             this help
-  \\q             leave, as Ctrl-D does
-  Ctrl-C         cancels a running query, or empties the line
-  Tab            completes names and keywords";
-
-const KEYWORDS: &[&str] = &[
-    "all",
-    "and",
-    "any",
-    "array",
-    "as",
-    "asc",
-    "avg",
-    "between",
-    "by",
-    "case",
-    "cast",
-    "coalesce",
-    "count",
-    "cross",
-    "date",
-    "desc",
-    "describe",
-    "distinct",
-    "else",
-    "end",
-    "except",
-    "exists",
-    "explain",
-    "extract",
-    "false",
-    "filter",
-    "first_value",
-    "from",
-    "full",
-    "group",
-    "having",
-    "in",
-    "inner",
-    "intersect",
-    "interval",
-    "is",
-    "join",
-    "last_value",
-    "lateral",
-    "left",
-    "like",
-    "limit",
-    "max",
-    "min",
-    "natural",
-    "not",
-    "null",
-    "nulls",
-    "offset",
-    "on",
-    "or",
-    "order",
-    "outer",
-    "over",
-    "partition",
-    "row_number",
-    "rows",
-    "right",
-    "select",
-    "sum",
-    "then",
-    "timestamp",
-    "true",
-    "union",
-    "unnest",
-    "using",
-    "values",
-    "when",
-    "where",
-    "window",
-    "with",
-];
+use crate::{
+    project,
+    render::{error, number::duration_ms, rows::Format},
+};
 
 /// Statements kept from one session to the next.
 const HISTORY: usize = 5000;
+/// Files that may include one another, one in the other.
+const INCLUDED_MAX: usize = 16;
 
 /// Reads statements until the person leaves.
-pub async fn answer(context: &Context, workspace: &Workspace, session: &Session, format: Format) -> Answer {
+pub async fn answer(context: &Context, workspace: &Workspace, session: Session, format: Format) -> Answer {
     let config = Config::builder()
         .completion_type(CompletionType::List)
         .max_history_size(HISTORY)
         .and_then(|config| config.history_ignore_dups(true));
     let config = config.map_err(|error| broken(&error))?.history_ignore_space(true).build();
     let mut editor: Editor<Words, FileHistory> = Editor::with_config(config).map_err(|error| broken(&error))?;
-    editor.set_helper(Some(Words::new(session.names().await)));
+    let names = Shared::default();
+    editor.set_helper(Some(Words::new(names.clone())));
     let history = workspace.state_dir.join("sql_history");
     // The first session has none yet.
     let _ = editor.load_history(&history);
     context.say("type \\? for help, \\q to leave");
-    let mut timing = false;
-    loop {
-        let line = tokio::task::block_in_place(|| editor.readline("weir> "));
-        let line = match line {
-            Ok(line) => line,
-            Err(ReadlineError::Interrupted) => continue,
-            Err(ReadlineError::Eof) => break,
-            Err(error) => return Err(broken(&error)),
-        };
-        if line.trim().is_empty() {
-            continue;
-        }
-        // A history that cannot be kept is no reason not to answer.
-        let _ = editor.add_history_entry(line.trim());
-        let result = match line.trim().strip_prefix('\\') {
-            Some("q" | "quit") => break,
-            Some("timing") => {
-                timing = !timing;
-                context.say(if timing { "timing is on" } else { "timing is off" });
-                Ok(())
-            }
-            Some(command) => backslash(context, session, command).await,
-            None => statements(context, session, &line, format, timing).await,
-        };
-        match result {
-            Ok(()) => {}
-            Err(Stop::Failure(failure)) => context.show(&failure),
-            Err(Stop::PipeClosed) => return Err(Stop::PipeClosed),
-        }
-    }
+    let mut prompt = Prompt { context, workspace, session, display: Display::new(context, format), editor, names, last: None };
+    prompt.learn();
+    let left = prompt.talk().await;
     let _ = fs::create_dir_all(&workspace.state_dir);
-    if let Err(error) = editor.save_history(&history) {
+    if let Err(error) = prompt.editor.save_history(&history) {
         context.say(&format!("the history was not kept: {error}"));
     }
-    Ok(error::DONE)
+    left.map(|()| error::DONE)
 }
 
 fn broken(error: &ReadlineError) -> Stop {
-    Stop::Failure(
-        weir_engine::Failure::error("terminal", format!("cannot read from the terminal: {error}")).help("use -c, a file or standard input"),
-    )
+    Stop::Failure(Failure::error("terminal", format!("cannot read from the terminal: {error}")).help("use -c, a file or standard input"))
 }
 
-async fn statements(context: &Context, session: &Session, text: &str, format: Format, timing: bool) -> Result<(), Stop> {
-    for statement in split(text) {
-        let cancel = context.signals.work("");
+/// A conversation.
+struct Prompt<'a> {
+    context: &'a Context,
+    workspace: &'a Workspace,
+    session: Session,
+    display: Display,
+    editor: Editor<Words, FileHistory>,
+    names: Shared,
+    /// The query that was asked last: what it was called, the whole text, and where in it it stands.
+    last: Option<Asked>,
+}
+
+/// A query as it was asked.
+#[derive(Debug, Clone)]
+struct Asked {
+    /// What messages call the text.
+    name: String,
+    /// The text that holds it.
+    whole: Arc<str>,
+    /// Where it begins and ends there.
+    range: std::ops::Range<usize>,
+}
+
+impl Asked {
+    fn new(name: &str, whole: &Arc<str>, statement: Statement<'_>) -> Self {
+        Self { name: name.to_owned(), whole: whole.clone(), range: statement.start..statement.start + statement.text.len() }
+    }
+
+    fn text(&self) -> &str {
+        &self.whole[self.range.clone()]
+    }
+}
+
+/// What follows a command.
+enum Then {
+    GoOn,
+    Leave,
+    /// The line editor begins with this text.
+    Offer(String),
+}
+
+impl Prompt<'_> {
+    async fn talk(&mut self) -> Result<(), Stop> {
+        let mut offered = String::new();
+        loop {
+            self.display.screen = self.editor.dimensions().map(|(columns, lines)| (columns.into(), lines.into()));
+            let line = tokio::task::block_in_place(|| self.editor.readline_with_initial("weir> ", (&std::mem::take(&mut offered), "")));
+            let line = match line {
+                Ok(line) => line,
+                Err(ReadlineError::Interrupted) => continue,
+                Err(ReadlineError::Eof) => return Ok(()),
+                Err(error) => return Err(broken(&error)),
+            };
+            if line.trim().is_empty() {
+                continue;
+            }
+            // A history that cannot be kept is no reason not to answer.
+            let _ = self.editor.add_history_entry(line.trim());
+            let done = self.script("<sql>", &line, 0).await;
+            // What comes while nobody works is for the editor.
+            self.context.signals.work("");
+            match done {
+                Ok(Then::GoOn) => {}
+                Ok(Then::Leave) => return Ok(()),
+                Ok(Then::Offer(text)) => offered = text,
+                Err(Stop::Failure(failure)) => self.fail(&failure),
+                Err(Stop::PipeClosed) => return Err(Stop::PipeClosed),
+            }
+        }
+    }
+
+    /// Shows what went wrong. After a table that was not found, the names are asked for anew.
+    fn fail(&mut self, failure: &Failure) {
+        self.context.show(failure);
+        if matches!(failure, Failure::Diagnostics(found) if found.iter().any(|one| one.code == "unknown-table")) {
+            self.learn();
+        }
+    }
+
+    /// Asks for the names of tables and columns, beside what goes on.
+    fn learn(&self) {
+        let (session, names) = (self.session.clone(), self.names.clone());
+        tokio::spawn(async move {
+            // Without an answer, the names known before are completed.
+            let Ok(tables) = session.tables().await else { return };
+            let table = |table: TableName| (qualified(&table), table.columns.into_iter().map(|column| column.name).collect());
+            let learned = Names { tables: tables.into_iter().map(table).collect(), functions: functions(&session) };
+            *names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(learned);
+        });
+    }
+
+    /// Does what a text says, statement by statement. The first failure ends it.
+    async fn script(&mut self, name: &str, text: &str, depth: usize) -> Result<Then, Stop> {
+        let whole: Arc<str> = Arc::from(text);
+        for piece in pieces(text) {
+            match piece {
+                Piece::Sql(statement) => {
+                    let asked = Asked::new(name, &whole, statement);
+                    self.last = Some(asked.clone());
+                    self.ask(&asked).await?;
+                }
+                Piece::Command(open, command) => {
+                    let command = Command::parse(command)?;
+                    if let Some(statement) = open {
+                        if !matches!(command, Command::Go { .. } | Command::Watch(_) | Command::Edit(None)) {
+                            return Err(Diagnostic::error(
+                                "usage",
+                                "only \\g, \\gx, \\watch and \\e follow a query that no semicolon ends",
+                            )
+                            .help("end the query with a semicolon")
+                            .into());
+                        }
+                        self.last = Some(Asked::new(name, &whole, statement));
+                    }
+                    match Box::pin(self.obey(command, depth)).await? {
+                        Then::GoOn => {}
+                        then => return Ok(then),
+                    }
+                }
+            }
+        }
+        Ok(Then::GoOn)
+    }
+
+    /// Asks one query, and shows its answer.
+    async fn ask(&mut self, asked: &Asked) -> Result<(), Stop> {
+        let cancel = self.context.signals.work("");
+        self.ask_until(asked, &cancel).await
+    }
+
+    async fn ask_until(&mut self, asked: &Asked, cancel: &CancellationToken) -> Result<(), Stop> {
         let started = Instant::now();
-        let whole = async {
-            let stream = query(session, "<sql>", text, statement).await?;
-            copy(vec![stream], BufWriter::with_capacity(1 << 16, io::stdout()), format, context.out, |batch| Ok(Some(batch))).await
-        };
-        let result = tokio::select! {
+        let statement = Statement { text: asked.text(), start: asked.range.start, closed: true };
+        let stream = tokio::select! {
             biased;
-            () = cancel.cancelled() => Err(Stop::Failure(weir_engine::Failure::error("cancelled", "the query was cancelled"))),
-            result = whole => result,
+            () = cancel.cancelled() => Err(cancelled()),
+            stream = query(&self.session, &asked.name, &asked.whole, statement, cancel.clone()) => stream,
         };
-        // What comes while nobody works is for the editor.
-        context.signals.work("");
+        let result = match stream {
+            Ok(stream) => self.display.rows(self.context, until(stream, cancel.clone())).await,
+            Err(failure) => Err(Stop::Failure(failure)),
+        };
+        if cancel.is_cancelled() && matches!(result, Err(Stop::Failure(_))) {
+            return Err(Stop::Failure(cancelled()));
+        }
         result?;
-        if timing {
+        if self.display.timing {
             to_stderr(&format!("took {}", duration_ms(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX))));
         }
+        Ok(())
     }
-    Ok(())
-}
 
-async fn backslash(context: &Context, session: &Session, command: &str) -> Result<(), Stop> {
-    let mut words = command.split_whitespace();
-    match (words.next().unwrap_or(""), words.next()) {
-        ("?" | "h" | "help", _) => context.answer(&format!("{HELP}\n")),
-        ("dt", _) | ("d", None) => {
-            let tables = session.tables().await?;
-            if tables.is_empty() {
-                context.say("there are no tables yet; a run makes them");
-                return Ok(());
+    fn last(&self, command: &str) -> Result<Asked, Stop> {
+        self.last.clone().ok_or_else(|| {
+            Diagnostic::error("no-query", format!("there is no query yet that {command} could ask"))
+                .help("write one, and end it with a semicolon")
+                .into()
+        })
+    }
+
+    async fn obey(&mut self, command: Command, depth: usize) -> Result<Then, Stop> {
+        match command {
+            Command::Quit => return Ok(Then::Leave),
+            Command::Help => self.display.text(self.context, &command::help())?,
+            Command::Catalogues(pattern) => self.catalogues(pattern.as_deref()).await?,
+            Command::Schemas(pattern) => {
+                let tables = self.tables().await?;
+                self.display.text(self.context, &describe::schemas(&tables, pattern.as_deref(), self.context.out))?;
             }
-            let mut table = Table::new(Look::Lines, &["table", ">columns"]);
-            for name in &tables {
-                table.row([qualified(&name.catalog, &name.schema, &name.table), name.columns.len().to_string()]);
-            }
-            context.answer(&table.render(context.out))
-        }
-        ("d", Some(name)) => {
-            let name = name.trim_end_matches(';').replace('"', "");
-            let tables = session.tables().await?;
-            let meant: Vec<_> =
-                tables.iter().filter(|table| is_meant(&name, &qualified(&table.catalog, &table.schema, &table.table))).collect();
-            if meant.is_empty() {
-                let known: Vec<String> = tables.iter().map(|table| qualified(&table.catalog, &table.schema, &table.table)).collect();
-                return Err(weir_pipelines::Diagnostic::error("unknown-table", format!("there is no table \"{name}\""))
-                    .did_you_mean(&name, known.iter().map(String::as_str))
-                    .help("\\dt lists the tables")
-                    .into());
-            }
-            for table in meant {
-                let mut columns = Table::new(Look::Lines, &["column", "type", "nullable"]);
-                for column in &table.columns {
-                    columns.row([column.name.as_str(), &column.r#type, if column.nullable { "yes" } else { "no" }]);
+            Command::Tables(pattern) => self.list(pattern.as_deref()).await?,
+            Command::Describe(pattern) => {
+                let tables = self.tables().await?;
+                let mut drawn = String::new();
+                for table in describe::meant(&tables, &pattern)? {
+                    drawn.push_str(&describe::columns(&self.described(table).await?, self.context.out));
                 }
-                let name = qualified(&table.catalog, &table.schema, &table.table);
-                context.answer(&format!("{}\n{}", context.out.bold(&name), columns.render(context.out)))?;
+                self.display.text(self.context, &drawn)?;
             }
-            Ok(())
+            Command::Functions(pattern) => match describe::functions(&functions(&self.session), pattern.as_deref(), self.context.out) {
+                Some(drawn) => self.display.text(self.context, &drawn)?,
+                None => self.context.say("no function is called so"),
+            },
+            Command::Queries => self.queries().await?,
+            Command::Expanded(to) => {
+                let toggled = if self.display.expand == Expand::Off { Expand::On } else { Expand::Off };
+                self.display.expand = to.unwrap_or(toggled);
+                self.context.say(match self.display.expand {
+                    Expand::On => "rows are drawn with a line for each value",
+                    Expand::Off => "rows are drawn as tables",
+                    Expand::Auto => "rows wider than the terminal are drawn with a line for each value",
+                });
+            }
+            Command::Timing(to) => {
+                self.display.timing = to.unwrap_or(!self.display.timing);
+                self.context.say(if self.display.timing { "timing is on" } else { "timing is off" });
+            }
+            Command::Pager(to) => {
+                let on = to.unwrap_or(self.display.pager.is_none());
+                self.display.pager = if on { pager::command(&self.context.environment) } else { None };
+                self.context.say(
+                    match (&self.display.pager, on) {
+                        (Some(command), _) => format!("answers longer than the screen go to {command}"),
+                        (None, true) => "there is no pager: neither $PAGER nor less".to_owned(),
+                        (None, false) => "the pager is off".to_owned(),
+                    }
+                    .as_str(),
+                );
+            }
+            Command::Format(to) => {
+                self.display.format = to.unwrap_or(self.display.format);
+                let name = clap::ValueEnum::to_possible_value(&self.display.format).map(|value| value.get_name().to_owned());
+                self.context.say(&format!("the format is {}", name.unwrap_or_default()));
+            }
+            Command::Null(text) => {
+                self.context.say(&format!("null is shown as \"{text}\""));
+                self.display.null = text;
+            }
+            Command::Output(None) => {
+                self.display.output = None;
+                self.context.say("answers go to the terminal");
+            }
+            Command::Output(Some(path)) => {
+                self.context.say(&format!("answers go to {}", path.display()));
+                self.display.output = Some(Output::new(path, self.display.format)?);
+            }
+            Command::Go { expanded, file } => self.go(expanded, file).await?,
+            Command::Watch(pause) => self.watch(pause).await?,
+            Command::Edit(file) => return self.edit(file, depth).await,
+            Command::Include(path) => {
+                if depth >= INCLUDED_MAX {
+                    return Err(Diagnostic::error("usage", format!("\\i: more than {INCLUDED_MAX} files include one another")).into());
+                }
+                let file = project::read(&project::absolute(&path, &self.context.folder), &self.context.folder)?;
+                return self.script(&file.path, &file.text, depth + 1).await;
+            }
+            Command::History(lines) => {
+                let history = self.editor.history();
+                let all: Vec<&String> = history.iter().collect();
+                let first = all.len() - lines.unwrap_or(all.len()).min(all.len());
+                let drawn: String = all[first..].iter().map(|line| format!("{line}\n")).collect();
+                self.display.text(self.context, &drawn)?;
+            }
         }
-        (other, _) => Err(weir_pipelines::Diagnostic::error("unknown-command", format!("there is no command \"\\{other}\""))
-            .help("\\? lists the commands")
-            .into()),
+        Ok(Then::GoOn)
     }
-}
 
-fn qualified(catalog: &str, schema: &str, table: &str) -> String {
-    format!("{catalog}.{schema}.{table}")
-}
-
-/// `delays`, `flights.delays` and `lake.flights.delays` all mean the last.
-fn is_meant(name: &str, qualified: &str) -> bool {
-    qualified == name || qualified.strip_suffix(name).is_some_and(|rest| !name.is_empty() && rest.ends_with('.'))
-}
-
-/// Completes words, and waits for the semicolon.
-#[derive(Helper, Completer, Hinter, Highlighter)]
-struct Words {
-    #[rustyline(Completer)]
-    words: Completions,
-}
-
-struct Completions {
-    words: BTreeSet<String>,
-}
-
-impl Words {
-    fn new(names: Vec<String>) -> Self {
-        let mut words: BTreeSet<String> = KEYWORDS.iter().map(|word| (*word).to_owned()).collect();
-        // After `lake.flights.` the next part is offered by the whole name; a part alone is offered too, for columns behind an alias.
-        words.extend(names.iter().flat_map(|name| name.rsplit('.').next().map(str::to_owned)));
-        words.extend(names);
-        Self { words: Completions { words } }
-    }
-}
-
-impl Completions {
-    /// Where the word under the cursor begins, and what it may become.
-    fn candidates(&self, line: &str, pos: usize) -> (usize, Vec<&str>) {
-        let before = &line[..pos];
-        let start = before
-            .rfind(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.' | '"' | '-')))
-            .map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
-        let word = &before[start..];
-        if word.is_empty() {
-            return (start, Vec::new());
+    async fn tables(&self) -> Result<Vec<TableName>, Stop> {
+        let cancel = self.context.signals.work("");
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(Stop::Failure(cancelled())),
+            tables = self.session.tables() => Ok(tables?),
         }
-        let fits = |candidate: &&String| {
-            candidate.len() >= word.len() && candidate.is_char_boundary(word.len()) && candidate[..word.len()].eq_ignore_ascii_case(word)
+    }
+
+    /// A table with its columns as they are now, their types by the names that SQL has for them.
+    async fn described(&self, table: &TableName) -> Result<TableName, Stop> {
+        let cancel = self.context.signals.work("");
+        let name = qualified(table);
+        let opened = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(Stop::Failure(cancelled())),
+            opened = self.session.table(&name) => opened?,
         };
-        let found: Vec<&str> = self.words.iter().filter(fits).map(String::as_str).collect();
-        if found.is_empty()
-            && let Some(dot) = word.rfind('.')
-        {
-            // Behind an alias: complete the part after the dot.
-            let (inner, found) = (start + dot + 1, &word[dot + 1..]);
-            let fits = |candidate: &&String| !candidate.contains('.') && !found.is_empty() && candidate.starts_with(found);
-            return (inner, self.words.iter().filter(fits).map(String::as_str).collect());
+        let column =
+            |field: &FieldRef| Column { name: field.name().clone(), r#type: sql_name(field.data_type()), nullable: field.is_nullable() };
+        Ok(TableName { columns: opened.schema().fields().iter().map(column).collect(), ..table.clone() })
+    }
+
+    async fn list(&mut self, pattern: Option<&str>) -> Result<(), Stop> {
+        let tables = self.tables().await?;
+        match (describe::tables(&tables, pattern, self.context.out), pattern) {
+            (Some(drawn), _) => self.display.text(self.context, &drawn)?,
+            (None, Some(pattern)) if !tables.is_empty() => return Err(describe::missing(&tables, pattern).into()),
+            (None, _) => self.context.say("there are no tables yet; a run makes them"),
         }
-        (start, found)
+        Ok(())
+    }
+
+    async fn catalogues(&mut self, pattern: Option<&str>) -> Result<(), Stop> {
+        let tables = self.tables().await?;
+        let connections = &self.workspace.project.connections;
+        let about = |name: &str| match (name, connections.get(name)) {
+            (_, Some(connection)) => format!("connection ({})", connection.settings.kind.value),
+            ("lake", None) => "what runs have loaded".to_owned(),
+            ("quarantine", None) => "rows that broke a contract".to_owned(),
+            ("weir", None) => "what Weir remembers: runs, books, schedules".to_owned(),
+            _ => String::new(),
+        };
+        let drawn = describe::catalogues(&tables, &["lake".to_owned(), "quarantine".to_owned()], about, pattern, self.context.out);
+        self.display.text(self.context, &drawn)
+    }
+
+    async fn queries(&mut self) -> Result<(), Stop> {
+        let (saved, wrong) = self.session.queries().await;
+        if saved.is_empty() {
+            self.context.say("there are no saved queries");
+        } else {
+            self.display.text(self.context, &listed(&saved, self.context.out))?;
+        }
+        self.context.warn(&wrong);
+        Ok(())
+    }
+
+    async fn go(&mut self, expanded: bool, file: Option<PathBuf>) -> Result<(), Stop> {
+        let asked = self.last("\\g")?;
+        let (expand, format) = (self.display.expand, self.display.format);
+        if expanded {
+            self.display.expand = Expand::On;
+            self.display.format = Format::Table;
+        }
+        let result = match file.map(|file| Output::new(file, self.display.format)).transpose() {
+            Ok(Some(output)) => {
+                let output = self.display.output.replace(output);
+                let result = self.ask(&asked).await;
+                self.display.output = output;
+                result
+            }
+            Ok(None) => self.ask(&asked).await,
+            Err(wrong) => Err(wrong.into()),
+        };
+        (self.display.expand, self.display.format) = (expand, format);
+        result
+    }
+
+    /// Asks the last query again and again. Ctrl-C ends it, and is no failure.
+    async fn watch(&mut self, pause: Duration) -> Result<(), Stop> {
+        let asked = self.last("\\watch")?;
+        let pager = self.display.pager.take();
+        let cancel = self.context.signals.work("");
+        let result = loop {
+            let now = self.workspace.now();
+            self.context.say(&format!("{now} (every {} s, until Ctrl-C)", pause.as_secs_f64()));
+            if let Err(stop) = self.ask_until(&asked, &cancel).await {
+                break if cancel.is_cancelled() { Ok(()) } else { Err(stop) };
+            }
+            tokio::select! {
+                () = cancel.cancelled() => break Ok(()),
+                () = tokio::time::sleep(pause) => {}
+            }
+        };
+        self.display.pager = pager;
+        result
+    }
+
+    /// Opens the last query, or a file, in an editor. What comes back is asked where it ends with a semicolon, else offered.
+    async fn edit(&mut self, file: Option<PathBuf>, depth: usize) -> Result<Then, Stop> {
+        let (path, is_ours) = match &file {
+            Some(file) => (project::absolute(file, &self.context.folder), false),
+            None => (self.workspace.state_dir.join(format!("query-{}.sql", process::id())), true),
+        };
+        if is_ours {
+            let text = self.last.as_ref().map(|asked| format!("{};\n", asked.text())).unwrap_or_default();
+            let written = fs::create_dir_all(&self.workspace.state_dir).and_then(|()| fs::write(&path, text));
+            written.map_err(|error| Failure::error("output-failed", format!("cannot write \"{}\": {error}", path.display())))?;
+        }
+        let edited = self.edited(&path);
+        if is_ours {
+            let _ = fs::remove_file(&path);
+        }
+        let text = edited?;
+        let text = text.trim_end();
+        if text.trim().is_empty() {
+            return Ok(Then::GoOn);
+        }
+        let _ = self.editor.add_history_entry(text.trim());
+        if !super::statements::is_complete(text) && super::statements::backslash(text).is_none() {
+            return Ok(Then::Offer(text.to_owned()));
+        }
+        self.context.say(text);
+        self.script("<sql>", text, depth + 1).await
+    }
+
+    fn edited(&self, path: &Path) -> Result<String, Stop> {
+        let environment = &self.context.environment;
+        let editor = ["VISUAL", "EDITOR"].iter().find_map(|name| environment.get(*name).filter(|editor| !editor.trim().is_empty()));
+        let editor = editor.map_or("vi", String::as_str);
+        let _lent = self.context.signals.lend();
+        // The variable may hold arguments, as in "code --wait".
+        let started = process::Command::new("sh").args(["-c", &format!("{editor} \"$1\""), "sh"]).arg(path).status();
+        let failed = |why: String| Failure::error("terminal", format!("the editor \"{editor}\" {why}")).help("name one in $EDITOR");
+        match tokio::task::block_in_place(|| started) {
+            Ok(status) if status.success() => {}
+            Ok(status) => return Err(Stop::Failure(failed(format!("ended with {}", status.code().unwrap_or(-1))))),
+            Err(error) => return Err(Stop::Failure(failed(format!("cannot be started: {error}")))),
+        }
+        Ok(project::read(path, &self.context.folder)?.text.clone())
     }
 }
 
-impl Completer for Completions {
-    type Candidate = Pair;
-
-    fn complete(&self, line: &str, pos: usize, _: &LineContext<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
-        let (start, found) = self.candidates(line, pos);
-        Ok((start, found.into_iter().map(|word| Pair { display: word.to_owned(), replacement: word.to_owned() }).collect()))
-    }
+/// The functions that a session knows.
+fn functions(session: &Session) -> Vec<String> {
+    let state = session.context().state();
+    let mut names: Vec<String> = state.scalar_functions().keys().cloned().collect();
+    names.extend(state.aggregate_functions().keys().cloned());
+    names.extend(state.window_functions().keys().cloned());
+    names.sort();
+    names.dedup();
+    names
 }
 
-impl Validator for Words {
-    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        let text = context.input();
-        let done = text.trim_start().starts_with('\\') || is_complete(text);
-        Ok(if done { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
-    }
+fn cancelled() -> Failure {
+    Failure::error("cancelled", "the query was cancelled")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_keywords_and_columns_behind_an_alias_are_completed() {
-        let words = Words::new(vec!["lake.flights.delays".into(), "lake.flights.delays.carrier".into(), "weir.main.runs".into()]).words;
-        assert_eq!(words.candidates("sel", 3), (0, vec!["select"]));
-        assert_eq!(words.candidates("select * from lake.fl", 21).1, ["lake.flights.delays", "lake.flights.delays.carrier"]);
-        assert_eq!(words.candidates("select d.carr", 13), (9, vec!["carrier"]));
-        assert_eq!(words.candidates("select ü", 9).1, Vec::<&str>::new());
-        assert_eq!(words.candidates("select ", 7).1, Vec::<&str>::new());
-    }
-
-    #[test]
-    fn a_table_is_meant_by_the_end_of_its_name() {
-        assert!(is_meant("delays", "lake.flights.delays"));
-        assert!(is_meant("flights.delays", "lake.flights.delays"));
-        assert!(is_meant("lake.flights.delays", "lake.flights.delays"));
-        assert!(!is_meant("elays", "lake.flights.delays"));
-        assert!(!is_meant("", "lake.flights.delays"));
-    }
+/// Ends a stream where it is cancelled, also while a batch is long in the making.
+fn until(stream: SendableRecordBatchStream, cancel: CancellationToken) -> SendableRecordBatchStream {
+    let schema = stream.schema();
+    let stopped = futures::stream::unfold(Some((stream, cancel)), async |state| {
+        let (mut stream, cancel) = state?;
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Some((Err(DataFusionError::Execution("the query was cancelled".into())), None)),
+            batch = stream.next() => batch.map(|batch| (batch, Some((stream, cancel)))),
+        }
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, stopped))
 }

@@ -197,7 +197,7 @@ impl Which {
         let tables = weir_engine::quarantine::list(workspace, Some(&pipeline)).await?;
         self.check_step(&pipeline, &tables)?;
         let steps = tables.iter().filter(|table| table.rows > 0).map(|table| table.step.as_str());
-        let session = Session::open(workspace).await?;
+        let session = Session::open(workspace)?;
         let mut streams = Vec::new();
         for step in steps.filter(|step| self.step.as_deref().is_none_or(|wanted| wanted == *step)) {
             let table = format!("quarantine.{}.{}", identifier(&pipeline), identifier(step));

@@ -17,7 +17,7 @@ use weir_pipelines::Project;
 use super::context::{Answer, Context};
 use crate::{
     render::{Table, error, table::Look},
-    server::{self, Server, scheduled::Scheduled, token},
+    server::{self, Behind, Server, scheduled::Scheduled, token, urls::Urls},
     telemetry::{Log, Otlp, Telemetry},
     watch::Files,
 };
@@ -25,7 +25,8 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   weir serve
-  weir serve token new grafana        make a token for the HTTP port; it is shown once
+  weir serve --print-urls             and print addresses of SQL, for this once, with a token of their own
+  weir serve token new grafana        make a token for the ports; it is shown once
   weir serve rules > weir.rules.yml   alert rules for Prometheus
   weir schedule list                  what is scheduled, and when it runs next
   weir schedule pause flights --reason \"the source is down\"";
@@ -47,11 +48,14 @@ pub struct Serve {
     /// What this server is called among others of the same state [default: the host's name]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Print the addresses of SQL, with a token that opens it for as long as this process lives
+    #[arg(long)]
+    print_urls: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make, list and revoke tokens of the HTTP port
+    /// Make, list and revoke tokens of the ports
     #[command(after_help = "Example:\n  weir serve token new grafana", subcommand_required = true, arg_required_else_help = true)]
     Token {
         #[command(subcommand)]
@@ -64,12 +68,15 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum TokenCommand {
-    /// Make a token and show it, this once: only its hash is kept
-    #[command(after_help = "Example:\n  weir serve token new grafana")]
+    /// Make a token and show it, this once: only hashes of it are kept
+    #[command(after_help = "Examples:\n  weir serve token new grafana\n  weir serve token new ann --scope sql,files,connection:crm")]
     New {
-        /// What it is called
+        /// What it is called; the user's name over Postgres and Flight
         #[arg(value_name = "NAME")]
         name: String,
+        /// What it opens: runs, sql, files, pipelines, connections, or connection:NAME [default: runs,sql]
+        #[arg(long, value_name = "WORD", value_delimiter = ',')]
+        scope: Vec<String>,
     },
     /// List the tokens by name
     #[command(after_help = "Example:\n  weir serve token list")]
@@ -92,7 +99,7 @@ impl Serve {
     /// Serves, and answers when it has ended.
     pub async fn answer(self, context: &Context) -> Answer {
         match self.command {
-            None => serve(context, self.name).await,
+            None => serve(context, self.name, self.print_urls).await,
             Some(Command::Rules) => {
                 context.answer(&server::rules::rules())?;
                 Ok(error::DONE)
@@ -102,7 +109,7 @@ impl Serve {
     }
 }
 
-async fn serve(context: &Context, name: Option<String>) -> Answer {
+async fn serve(context: &Context, name: Option<String>, print_urls: bool) -> Answer {
     let workspace = context.workspace(None)?;
     let wrong = context.check_connections(&workspace.project);
     if !wrong.is_empty() {
@@ -134,8 +141,17 @@ async fn serve(context: &Context, name: Option<String>) -> Answer {
     let scheduler = Scheduler::new(shared, files, settings, tell).await?;
     // What the scheduler's own look finds to be wrong, or right again, is the scheduler's to tell.
     let files = Arc::new(Files::new(workspace.project.clone()));
-    let control = Arc::new(Scheduled { scheduler: scheduler.clone(), workspace: workspace.clone(), files });
-    let server = server::start(&workspace, control).await?;
+    let control = Arc::new(Scheduled { scheduler: scheduler.clone(), workspace: workspace.clone(), files: files.clone() });
+    let own_token = if print_urls { Some(token::generate()?) } else { None };
+    let server = server::start(&workspace, Behind { control, files: Some(files), own_token: own_token.clone() }).await?;
+    if let Some(token) = own_token {
+        let urls = Urls::of(&server, &token);
+        if context.global.json {
+            context.answer_json(&urls.json())?
+        } else {
+            context.answer(&urls.text())?
+        };
+    }
     *listener.write().expect(UNPOISONED) = Some(server);
     let served = scheduler.serve(drain, stop).await;
     let server = listener.write().expect(UNPOISONED).take();
@@ -169,18 +185,21 @@ async fn telemetry(context: &Context, workspace: &Workspace) -> Result<Option<Te
 async fn tokens(context: &Context, command: TokenCommand) -> Answer {
     let history = context.existing_workspace()?.history().await?;
     match command {
-        TokenCommand::New { name } => {
+        TokenCommand::New { name, scope } => {
+            token::check_name(&name)?;
+            let scopes = token::scopes(&scope)?;
             let token = token::generate()?;
-            if !history.add_token(&name, &token::hash(&token), Utc::now()).await? {
+            let scram = token::salted(&token)?;
+            if !history.add_token(&name, &token::hash(&token), &scopes, &scram, Utc::now()).await? {
                 return Err(Failure::error("token-exists", format!("there is a token \"{name}\" already"))
                     .help(format!("choose another name, or revoke it first: weir serve token revoke {name}"))
                     .into());
             }
             if context.global.json {
-                context.answer_json(&json!({ "name": name, "token": token }))?;
+                context.answer_json(&json!({ "name": name, "token": token, "scopes": scopes }))?;
             } else {
                 context.answer(&format!("{token}\n"))?;
-                context.say("it is not shown again: only its hash is kept");
+                context.say("it is not shown again: only hashes of it are kept");
             }
         }
         TokenCommand::List => {
@@ -190,8 +209,8 @@ async fn tokens(context: &Context, command: TokenCommand) -> Answer {
             } else if tokens.is_empty() {
                 context.say("there is no token; make one with: weir serve token new NAME");
             } else {
-                let mut table = Table::new(Look::Plain, &["token", "made"]);
-                tokens.iter().for_each(|token| table.row([&token.name, &token.created_at]));
+                let mut table = Table::new(Look::Plain, &["token", "scopes", "made"]);
+                tokens.iter().for_each(|token| table.row([&token.name, &token.scopes.join(","), &token.created_at]));
                 context.answer(&table.render(context.out))?;
             }
         }

@@ -20,6 +20,8 @@ struct State {
     said: &'static str,
     /// False until the first piece of work: a signal before it counts.
     begun: bool,
+    /// Another program has the terminal: Ctrl-C is for that one.
+    lent: bool,
     /// What the second signal cancels, and what is said then; none where it ends the process.
     second: Option<(CancellationToken, &'static str)>,
 }
@@ -42,7 +44,10 @@ impl Signals {
             runtime.block_on(async {
                 let Ok(mut source) = Source::new() else { return };
                 loop {
-                    source.next().await;
+                    let is_interrupt = source.next().await;
+                    if is_interrupt && listener.lock().lent {
+                        continue;
+                    }
                     match listener.take() {
                         Then::Say("") => {}
                         Then::Say(text) => to_stderr(text),
@@ -65,7 +70,7 @@ impl Signals {
     }
 
     fn silent() -> Self {
-        Self { state: Arc::new(Mutex::new(State { token: CancellationToken::new(), said: "", begun: false, second: None })) }
+        Self { state: Arc::new(Mutex::new(State { token: CancellationToken::new(), said: "", begun: false, lent: false, second: None })) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -104,12 +109,28 @@ impl Signals {
         state.token.clone()
     }
 
+    /// Lends the terminal to another program, a pager or an editor: until what is returned is dropped, Ctrl-C cancels nothing here.
+    pub fn lend(&self) -> Lent {
+        self.lock().lent = true;
+        Lent(self.clone())
+    }
+
     /// Sets two tokens for work that ends in two steps: the first signal cancels the first, the second the second, the third ends the process.
     pub fn drain(&self, said: &'static str, then: &'static str) -> (CancellationToken, CancellationToken) {
         let first = self.work(said);
         let second = CancellationToken::new();
         self.lock().second = Some((second.clone(), then));
         (first, second)
+    }
+}
+
+/// While it lives, another program has the terminal.
+#[derive(Debug)]
+pub struct Lent(Signals);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.0.lock().lent = false;
     }
 }
 
@@ -127,10 +148,11 @@ impl Source {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) {
+    /// Waits for the next one. True where it is Ctrl-C.
+    async fn next(&mut self) -> bool {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => true,
+            _ = self.terminate.recv() => false,
         }
     }
 }
@@ -144,10 +166,11 @@ impl Source {
         Ok(Self)
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> bool {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
+        true
     }
 }
 

@@ -48,6 +48,53 @@ pub fn is_complete(text: &str) -> bool {
     split(text).last().is_none_or(|last| last.closed)
 }
 
+/// Where the first backslash outside quotes and comments stands: what follows it is a command of the prompt.
+pub fn backslash(text: &str) -> Option<usize> {
+    let mut at = 0;
+    while let Some(first) = text[at..].chars().next() {
+        let rest = &text[at..];
+        at += match first {
+            '\\' => return Some(at),
+            '\'' | '"' | '`' => quoted(rest, first),
+            '-' if rest.starts_with("--") => rest.find('\n').unwrap_or(rest.len()),
+            '/' if rest.starts_with("/*") => comment(rest),
+            other => other.len_utf8(),
+        };
+    }
+    None
+}
+
+/// A piece of a script: SQL or a command of the prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// A statement.
+    Sql(Statement<'a>),
+    /// A statement, and the command that stands in the place of its semicolon; or a command alone.
+    Command(Option<Statement<'a>>, &'a str),
+}
+
+/// Splits a text that has commands of the prompt between its statements. A command ends with its line.
+pub fn pieces(text: &str) -> Vec<Piece<'_>> {
+    let mut found = Vec::new();
+    let mut start = 0;
+    loop {
+        let rest = &text[start..];
+        let at = backslash(rest);
+        let mut statements = split(&rest[..at.unwrap_or(rest.len())]);
+        statements.iter_mut().for_each(|statement| statement.start += start);
+        let Some(at) = at else {
+            found.extend(statements.into_iter().map(Piece::Sql));
+            return found;
+        };
+        let open = statements.pop_if(|last| !last.closed);
+        found.extend(statements.into_iter().map(Piece::Sql));
+        let command = &rest[at + 1..];
+        let end = command.find('\n').unwrap_or(command.len());
+        found.push(Piece::Command(open, command[..end].trim()));
+        start += at + 1 + end;
+    }
+}
+
 fn push<'a>(found: &mut Vec<Statement<'a>>, text: &'a str, range: std::ops::Range<usize>, has_words: bool, closed: bool) {
     if has_words {
         let piece = &text[range.clone()];
@@ -123,5 +170,28 @@ mod tests {
         assert!(!is_complete("select 1"));
         assert!(!is_complete("select 1; select ';"));
         assert!(!is_complete("select /* ;"));
+    }
+
+    #[test]
+    fn commands_stand_between_statements_or_end_them() {
+        let shown = |text| {
+            let mut words = Vec::new();
+            for piece in pieces(text) {
+                words.push(match piece {
+                    Piece::Sql(sql) => format!("{} at {}", sql.text, sql.start),
+                    Piece::Command(None, command) => format!("\\{command}"),
+                    Piece::Command(Some(sql), command) => format!("{} at {} \\{command}", sql.text, sql.start),
+                });
+            }
+            words
+        };
+        assert_eq!(
+            shown("\\x on\nselect 1; select 2 \\gx\n  select '\\n'"),
+            ["\\x on", "select 1 at 6", "select 2 at 16 \\gx", "select '\\n' at 31"]
+        );
+        assert_eq!(shown("-- \\x\n\\dt ;"), ["\\dt ;"]);
+        assert_eq!(shown("select 1; \\g a.csv"), ["select 1 at 0", "\\g a.csv"]);
+        assert_eq!(shown(""), Vec::<String>::new());
+        assert_eq!(backslash("select \"a\\\" /* \\ */ \\g"), Some(20));
     }
 }

@@ -3,6 +3,7 @@
 pub mod diagnostic;
 pub mod diff;
 pub mod error;
+pub mod expanded;
 pub mod graph;
 pub mod junit;
 pub mod number;

@@ -22,13 +22,15 @@ use parquet::{
     file::properties::WriterProperties,
 };
 
-use super::{Style, Table, number::counted, table::Look, text::cut};
+use super::{Style, Table, expanded::Expanded, number::counted, table::Look, text::cut};
 
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// For people; values over 120 columns are cut
     Table,
+    /// For people, a line for each value: for rows that are wider than a screen
+    Expanded,
     /// Comma-separated, with a header
     Csv,
     /// One JSON array of objects
@@ -99,10 +101,13 @@ pub struct RowsWriter<W: Write + Send> {
     inner: Inner<W>,
     schema: SchemaRef,
     rows: u64,
+    /// What stands for null in formats for people.
+    null: String,
 }
 
 enum Inner<W: Write + Send> {
     Table { out: Kept<W>, table: Box<Table>, look: Look, style: Style, drawn: bool, waiting: usize },
+    Expanded { out: Kept<W>, records: Expanded, style: Style },
     Csv { writer: Box<csv::Writer<Kept<W>>>, schema: SchemaRef, failed: Failed },
     Json { writer: arrow::json::Writer<Kept<W>, JsonArray>, failed: Failed },
     Ndjson { writer: arrow::json::Writer<Kept<W>, LineDelimited>, failed: Failed },
@@ -160,6 +165,10 @@ impl<W: Write + Send> RowsWriter<W> {
                 let right = schema.fields().iter().map(|field| field.data_type().is_numeric()).collect();
                 Inner::Table { out, table: Box::new(Table::of(look, header, right)), look, style, drawn: false, waiting: 0 }
             }
+            Format::Expanded => {
+                let names = schema.fields().iter().map(|field| field.name().clone());
+                Inner::Expanded { out, records: Expanded::new(names, style), style }
+            }
             Format::Csv => {
                 let schema = flat_schema(schema);
                 let mut writer = csv::WriterBuilder::new().with_header(true).build(out);
@@ -175,7 +184,14 @@ impl<W: Write + Send> RowsWriter<W> {
                 Inner::Parquet { writer: Box::new(writer), failed }
             }
         };
-        Ok(Self { inner, schema: schema.clone(), rows: 0 })
+        Ok(Self { inner, schema: schema.clone(), rows: 0, null: "NULL".to_owned() })
+    }
+
+    /// Shows null as another text, in formats for people.
+    #[must_use]
+    pub fn null(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.null);
+        self
     }
 
     /// Writes one batch.
@@ -183,7 +199,7 @@ impl<W: Write + Send> RowsWriter<W> {
         self.rows += batch.num_rows() as u64;
         match &mut self.inner {
             Inner::Table { out, table, look, style, drawn, waiting } => {
-                let options = FormatOptions::default().with_null("NULL").with_display_error(true);
+                let options = FormatOptions::default().with_null(&self.null).with_display_error(true);
                 let columns = display_columns(&self.schema, batch)?;
                 let formatters =
                     columns.iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options)).collect::<Result<Vec<_>, _>>()?;
@@ -197,6 +213,16 @@ impl<W: Write + Send> RowsWriter<W> {
                         draw(out, table, drawn, *style)?;
                         *waiting = 0;
                     }
+                }
+                Ok(())
+            }
+            Inner::Expanded { out, records, .. } => {
+                let options = FormatOptions::default().with_null(&self.null).with_display_error(true);
+                let columns = display_columns(&self.schema, batch)?;
+                let formatters =
+                    columns.iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options)).collect::<Result<Vec<_>, _>>()?;
+                for row in 0..batch.num_rows() {
+                    records.record(out, formatters.iter().map(|formatter| formatter.value(row).to_string()))?;
                 }
                 Ok(())
             }
@@ -215,6 +241,10 @@ impl<W: Write + Send> RowsWriter<W> {
                 if look == Look::Lines {
                     writeln!(out, "{}", style.dim(&format!("({})", counted(self.rows, "row", "rows"))))?;
                 }
+                out.flush()?;
+            }
+            Inner::Expanded { mut out, style, .. } => {
+                writeln!(out, "{}", style.dim(&format!("({})", counted(self.rows, "row", "rows"))))?;
                 out.flush()?;
             }
             Inner::Csv { writer, .. } => writer.into_inner().flush()?,

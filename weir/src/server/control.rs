@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 use serde_json::Value;
 use weir_connectors::{Blame, Retry};
-use weir_engine::Failure;
+use weir_engine::{Failure, history::tokens::Token};
 
 /// What runs pipelines. Every answer is bounded in time by the caller, who drops the future.
 pub trait Control: Send + Sync + 'static {
@@ -21,8 +21,10 @@ pub trait Control: Send + Sync + 'static {
     fn run(&self, id: String) -> BoxFuture<'_, Result<Value, Refused>>;
     /// Schedules, each as `weir schedule list --json` says it.
     fn schedules(&self) -> BoxFuture<'_, Result<Vec<Value>, Refused>>;
-    /// The name of the token with this hash (see [`super::token::hash`]); none where there is no such token, or it is revoked.
-    fn token(&self, hash: String) -> BoxFuture<'_, Result<Option<String>, Failure>>;
+    /// The token with this hash (see [`super::token::hash`]); none where there is no such token, or it is revoked.
+    fn token(&self, hash: String) -> BoxFuture<'_, Result<Option<Token>, Failure>>;
+    /// The token of this name; none where there is no such token, or it is revoked.
+    fn token_named(&self, name: String) -> BoxFuture<'_, Result<Option<Token>, Failure>>;
     /// What metrics show of this instant. Asked every few seconds and at each scrape.
     fn gauges(&self) -> BoxFuture<'_, Result<Gauges, Failure>>;
     /// How the last run of each pipeline ended, on whichever server. Alerts learn from it what was over before they began, and what another

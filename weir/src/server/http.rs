@@ -1,10 +1,6 @@
-//! The HTTP port: who may ask, what can be asked, and what is answered. docs/guides/serving.md is its reference.
+//! The HTTP port: who may ask, what can be asked, and what is answered. docs/guides/serving.md is its reference. SQL is answered beside.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -24,22 +20,17 @@ use weir_pipelines::units;
 use super::{
     control::{Ask, Control, Refused, RunsQuery},
     metrics::Metrics,
-    token,
+    sql, token,
+    users::{User, Users},
 };
 use crate::render;
 
 /// Bytes of a request's body.
-const BODY_MAX: usize = 1 << 20;
+pub(super) const BODY_MAX: usize = 1 << 20;
 /// A request is answered within this, read included.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Readiness is decided within this: whoever probes waits no longer, mostly.
 const READY: Duration = Duration::from_secs(3);
-/// For so long a token that was right is not looked up again: it may be revoked meanwhile.
-const TOKEN_KNOWN: Duration = Duration::from_secs(10);
-/// For so long it opens what needs no state (metrics, health) while the state cannot be reached.
-const TOKEN_KEPT: Duration = Duration::from_secs(24 * 3600);
-/// Tokens that are remembered at once.
-const TOKENS_MAX: usize = 1024;
 /// Runs in an answer: unless more are asked for, and at most.
 const RUNS: usize = 50;
 const RUNS_MAX: usize = 1000;
@@ -54,82 +45,68 @@ pub struct Shared {
     pub control: Arc<dyn Control>,
     /// Is read at `/metrics`.
     pub metrics: Arc<Metrics>,
-    /// Tokens by hash: the name of each that was right, and when that was.
-    known: Mutex<HashMap<String, (String, Instant)>>,
-    /// No request takes longer.
+    /// Who may ask.
+    pub users: Arc<Users>,
+    /// No request takes longer, but those of SQL.
     answer: Duration,
 }
 
 impl Shared {
     /// Nobody has come yet.
-    pub fn new(control: Arc<dyn Control>, metrics: Arc<Metrics>) -> Self {
-        Self { control, metrics, known: Mutex::default(), answer: ANSWER }
-    }
-
-    /// Whose token it is; none where it is nobody's.
-    async fn holder(&self, token: &str, needs_state: bool) -> Result<Option<String>, Failure> {
-        let hash = token::hash(token);
-        let known = self.known.lock().expect("nothing panics while it holds this lock").get(&hash).cloned();
-        if let Some((name, at)) = &known
-            && at.elapsed() < TOKEN_KNOWN
-        {
-            return Ok(Some(name.clone()));
-        }
-        let found = match (self.control.token(hash.clone()).await, known) {
-            (Err(_), Some((name, at))) if !needs_state && at.elapsed() < TOKEN_KEPT => return Ok(Some(name)),
-            (found, _) => found?,
-        };
-        let mut known = self.known.lock().expect("nothing panics while it holds this lock");
-        match &found {
-            Some(name) => {
-                if known.len() >= TOKENS_MAX {
-                    known.clear();
-                }
-                known.insert(hash, (name.clone(), Instant::now()));
-            }
-            None => _ = known.remove(&hash),
-        }
-        Ok(found)
+    pub fn new(control: Arc<dyn Control>, metrics: Arc<Metrics>, users: Arc<Users>) -> Self {
+        Self { control, metrics, users, answer: ANSWER }
     }
 }
 
-/// The name of the token that a request came with.
+/// Whose token a request came with.
 #[derive(Debug, Clone)]
-struct Holder(String);
+pub struct Holder(pub Arc<User>);
 
-/// All that can be asked.
-pub fn router(shared: Arc<Shared>) -> Router {
-    let guarded = Router::new()
-        .route("/metrics", get(metrics))
+/// All that can be asked; SQL where there is a door to it.
+pub fn router(shared: Arc<Shared>, sql: Option<Arc<sql::Door>>) -> Router {
+    let quick = |router: Router<Arc<Shared>>| router.layer(middleware::from_fn_with_state(shared.clone(), timed));
+    let guarded = |router: Router<Arc<Shared>>| router.route_layer(middleware::from_fn_with_state(shared.clone(), guard));
+    let runs = Router::new()
         .route("/api/runs", get(runs))
         .route("/api/runs/{run}", get(run))
         .route("/api/runs/{run}/cancel", post(cancel))
         .route("/api/schedules", get(schedules))
         .route("/api/pipelines/{pipeline}/runs", post(trigger))
-        .route_layer(middleware::from_fn_with_state(shared.clone(), guard));
-    Router::new()
+        .route_layer(middleware::from_fn(async |request: Request, next: Next| scoped("runs", request, next).await));
+    let open = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .merge(guarded)
-        .fallback(async || error("not-found", StatusCode::NOT_FOUND, "there is nothing at this path", &[]))
+        .fallback(async || error("not-found", StatusCode::NOT_FOUND, "there is nothing at this path", &[]));
+    let mut router = quick(open.merge(guarded(runs.route("/metrics", get(metrics)))));
+    if let Some(door) = sql {
+        // A query has bounds of its own.
+        let asked =
+            sql::router(door).route_layer(middleware::from_fn(async |request: Request, next: Next| scoped("sql", request, next).await));
+        router = router.merge(guarded(asked));
+    }
+    router
         .method_not_allowed_fallback(async || {
             error("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method", &[])
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))
-        .layer(middleware::from_fn_with_state(shared.clone(), timed))
+        .layer(middleware::from_fn(labelled))
         .with_state(shared)
 }
 
-/// Ends what takes too long, and says of every answer what it is not.
-async fn timed(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let mut response = match tokio::time::timeout(shared.answer, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => error("too-late", StatusCode::SERVICE_UNAVAILABLE, &format!("no answer within {}", units::shown(shared.answer)), &[]),
-    };
+/// Says of every answer what it is not.
+async fn labelled(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// Ends what takes too long.
+async fn timed(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    tokio::time::timeout(shared.answer, next.run(request)).await.unwrap_or_else(|_| {
+        error("too-late", StatusCode::SERVICE_UNAVAILABLE, &format!("no answer within {}", units::shown(shared.answer)), &[])
+    })
 }
 
 /// Lets in who has a token.
@@ -139,13 +116,31 @@ async fn guard(State(shared): State<Arc<Shared>>, mut request: Request, next: Ne
         return unauthorized("this needs a token, as the header \"Authorization: Bearer TOKEN\"");
     };
     let needs_state = request.uri().path() != "/metrics";
-    match shared.holder(&token, needs_state).await {
-        Ok(Some(name)) => {
-            request.extensions_mut().insert(Holder(name));
+    let found = if needs_state { shared.users.by_token(&token).await } else { shared.users.by_token_remembered(&token).await };
+    match found {
+        Ok(Some(user)) => {
+            request.extensions_mut().insert(Holder(user));
             next.run(request).await
         }
         Ok(None) => unauthorized("this token is not known, or it is revoked"),
         Err(failure) => refused(&failure.into()),
+    }
+}
+
+/// Lets pass whose token has a scope.
+async fn scoped(scope: &'static str, request: Request, next: Next) -> Response {
+    match request.extensions().get::<Holder>() {
+        Some(Holder(user)) if user.scopes.has(scope) => next.run(request).await,
+        holder => {
+            let name = holder.map_or("", |Holder(user)| user.name.as_str());
+            let message = format!("the token \"{name}\" does not open \"{scope}\"");
+            error(
+                "not-allowed",
+                StatusCode::FORBIDDEN,
+                &message,
+                &[&format!("make one that does with: weir serve token new NAME --scope {scope}")],
+            )
+        }
     }
 }
 
@@ -155,26 +150,33 @@ fn unauthorized(message: &str) -> Response {
     response
 }
 
-fn error(code: &str, status: StatusCode, message: &str, help: &[&str]) -> Response {
+pub(super) fn error(code: &str, status: StatusCode, message: &str, help: &[&str]) -> Response {
     answer(status, &json!({ "error": { "code": code, "message": message, "help": help } }))
 }
 
-fn answer(status: StatusCode, value: &Value) -> Response {
+pub(super) fn answer(status: StatusCode, value: &Value) -> Response {
     let json = HeaderValue::from_static("application/json");
     (status, [(header::CONTENT_TYPE, json)], format!("{value}\n")).into_response()
 }
 
 /// A failure as the command's `--json` says it; of several diagnostics, the first is the error.
-fn refused(refused: &Refused) -> Response {
+pub(super) fn refused(refused: &Refused) -> Response {
     let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut said = render::error::to_json(&refused.failure);
     if said.get("error").is_none() {
-        let first = match &refused.failure {
-            Failure::Diagnostics(found) => found.first().map(|first| (first.code, first.message.clone(), first.help.clone())),
-            _ => None,
+        said["error"] = match &refused.failure {
+            Failure::Diagnostics(found) if !found.is_empty() => {
+                let first = &found[0];
+                let mut error = json!({ "code": first.code, "message": first.message, "help": first.help });
+                // A statement came with the request: where it is wrong is said of its text.
+                if let Some(label) = first.labels.first().filter(|label| label.file.path == "<sql>") {
+                    let (line, column) = label.file.line_column(label.span.start);
+                    error["position"] = json!({ "line": line, "column": column });
+                }
+                error
+            }
+            failure => json!({ "code": "interrupted", "message": failure.sentence(), "help": [] }),
         };
-        let (code, message, help) = first.unwrap_or(("interrupted", refused.failure.sentence(), Vec::new()));
-        said["error"] = json!({ "code": code, "message": message, "help": help });
     }
     answer(status, &said)
 }
@@ -235,7 +237,7 @@ async fn schedules(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn cancel(State(shared): State<Arc<Shared>>, Path(run): Path<String>, holder: axum::Extension<Holder>) -> Response {
-    match shared.control.cancel(run.clone(), holder.0.0).await {
+    match shared.control.cancel(run.clone(), holder.0.0.name.clone()).await {
         Ok(()) => answer(StatusCode::ACCEPTED, &json!({ "run": run, "status": "cancelling" })),
         Err(why) => refused(&why),
     }
@@ -256,7 +258,7 @@ async fn trigger(
             return error("bad-request", wrong.status(), &message, &[]);
         }
     };
-    let ask = match asked(pipeline, holder.0.0, &headers, &body) {
+    let ask = match asked(pipeline, holder.0.0.name.clone(), &headers, &body) {
         Ok(ask) => ask,
         Err((message, help)) => return error("bad-request", StatusCode::BAD_REQUEST, &message, &[help]),
     };

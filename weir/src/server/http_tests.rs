@@ -24,8 +24,9 @@ impl Port {
         let metrics = Arc::new(Metrics::new(None).expect("metrics"));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let router = router(Arc::new(Shared { answer, ..Shared::new(stand.clone(), metrics) }));
-        tokio::spawn(async move { axum::serve(crate::server::listen::Bounded::new(listener), router).await });
+        let users = Arc::new(Users::new(stand.clone(), weir_pipelines::server::Sql::default()));
+        let router = router(Arc::new(Shared { answer, ..Shared::new(stand.clone(), metrics, users) }), None);
+        tokio::spawn(async move { axum::serve(crate::server::listen::Bounded::new(listener, None), router).await });
         Self { url, stand, client: reqwest::Client::builder().no_proxy().build().expect("a client") }
     }
 
@@ -74,6 +75,25 @@ async fn nobody_comes_in_without_a_token_except_to_ask_for_health() {
         let wrong = port.send(method, path, &[("Authorization", "Bearer weir_wrong")], "").await;
         assert_eq!(wrong, (401, expected("this token is not known, or it is revoked")), "{path}");
     }
+    assert!(port.stand.asks.lock().expect("whole").is_empty());
+}
+
+#[tokio::test]
+async fn a_token_opens_what_its_scopes_say() {
+    let port = Port::open().await;
+    let reader = [("Authorization", "Bearer weir_reader")];
+    for (method, path) in [(Method::GET, "/api/runs"), (Method::GET, "/api/schedules"), (Method::POST, "/api/pipelines/orders/runs")] {
+        let refused = port.send(method, path, &reader, "").await;
+        let expected = json!({ "error": {
+            "code": "not-allowed",
+            "message": "the token \"reader\" does not open \"runs\"",
+            "help": ["make one that does with: weir serve token new NAME --scope runs"],
+        } });
+        assert_eq!(refused, (403, format!("{expected}\n")), "{path}");
+    }
+    assert_eq!(port.send(Method::GET, "/metrics", &reader, "").await.0, 200);
+    // One of before there were scopes opens what it opened.
+    assert_eq!(port.send(Method::GET, "/api/runs", &[("Authorization", "Bearer weir_old")], "").await.0, 200);
     assert!(port.stand.asks.lock().expect("whole").is_empty());
 }
 

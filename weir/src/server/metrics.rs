@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
     time::Duration,
 };
 
@@ -15,6 +15,7 @@ use prometheus::TextEncoder;
 use weir_connectors::Blame;
 use weir_engine::{
     Failure, Summary,
+    query::Catalogue,
     scheduler::{Notice, Outcome},
 };
 
@@ -97,6 +98,36 @@ impl Metrics {
             shown,
             known: Mutex::default(),
         })
+    }
+
+    /// Counts statements, by all doors, from here on.
+    pub fn watch(&self, catalogue: &Arc<Catalogue>) {
+        let meter = self.provider.meter("weir");
+        let seen = catalogue.clone();
+        meter
+            .u64_observable_counter("weir.statements")
+            .with_description("SQL statements that have ended, by outcome")
+            .with_callback(move |observer| {
+                let counts = seen.counts();
+                for (outcome, count) in [("answered", &counts.answered), ("failed", &counts.failed), ("cancelled", &counts.cancelled)] {
+                    observer.observe(count.load(Ordering::Relaxed), &[KeyValue::new("outcome", outcome)]);
+                }
+            })
+            .build();
+        let total = |name: &'static str, about: &'static str, of: fn(&Catalogue) -> u64| {
+            let seen = catalogue.clone();
+            let counter = meter.u64_observable_counter(name).with_description(about);
+            counter.with_callback(move |observer| observer.observe(of(&seen), &[])).build();
+        };
+        total("weir.statement.rows", "Rows that SQL statements were answered with", |seen| seen.counts().rows.load(Ordering::Relaxed));
+        total("weir.statement.bytes", "Bytes of these rows, as Arrow holds them", |seen| seen.counts().bytes.load(Ordering::Relaxed));
+        let gauge = |name: &'static str, about: &'static str, of: fn((usize, usize)) -> usize| {
+            let seen = catalogue.clone();
+            let gauge = meter.u64_observable_gauge(name).with_description(about);
+            gauge.with_callback(move |observer| observer.observe(of(seen.at_work()) as u64, &[])).build();
+        };
+        gauge("weir.statements.running", "SQL statements that are answered now", |(running, _)| running);
+        gauge("weir.statements.waiting", "SQL statements that wait for their turn", |(_, waiting)| waiting);
     }
 
     fn shown(&self) -> MutexGuard<'_, Shown> {

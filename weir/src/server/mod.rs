@@ -4,15 +4,21 @@ pub mod alert;
 pub mod control;
 #[cfg(test)]
 mod examples;
+pub mod flight;
 pub mod http;
 pub mod listen;
 pub mod metrics;
 mod notices;
+pub mod postgres;
 pub mod rules;
 pub mod scheduled;
+pub mod sql;
 #[cfg(test)]
 mod stand;
+pub mod tls;
 pub mod token;
+pub mod urls;
+pub mod users;
 
 use std::{
     net::SocketAddr,
@@ -23,13 +29,19 @@ use std::{
 use tokio::{net::TcpListener, task::JoinHandle, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use weir_connectors::Blame;
-use weir_engine::{Failure, Workspace, scheduler::Notice};
+use weir_engine::{
+    Failure, Workspace,
+    query::{self, Catalogue},
+    scheduler::{Catalogue as Files, Notice},
+};
 
 pub use control::{Accepted, Ask, Control, Gauges, LastEnded, Pool, Refused, RunsQuery};
 
 use crate::telemetry::Otlp;
 use alert::Alerts;
 use metrics::Metrics;
+use tls::Tls;
+use users::Users;
 
 /// How often gauges are asked for between two scrapes: what is sent by OTLP is no older.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -41,40 +53,100 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// The running server.
 #[derive(Debug)]
 pub struct Server {
-    /// Where it listens.
+    /// Where it listens for HTTP.
     pub address: SocketAddr,
+    /// Where it speaks Postgres's protocol.
+    pub postgres: Option<SocketAddr>,
+    /// Where it speaks Arrow Flight SQL.
+    pub flight: Option<SocketAddr>,
+    /// Whether all of these are encrypted.
+    pub is_tls: bool,
     metrics: Arc<Metrics>,
     alerts: Alerts,
     stop: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// Starts to listen, as `[server]` of the project says; whoever holds a token that `control` knows may ask. Alerts of the project are made
-/// ready: a secret of theirs that is missing is an error here, and not when it would be needed.
-pub async fn start(workspace: &Workspace, control: Arc<dyn Control>) -> Result<Server, Failure> {
+/// What a server is made of, beside its project.
+pub struct Behind {
+    /// Runs pipelines.
+    pub control: Arc<dyn Control>,
+    /// Where pipelines are read from, for the tables that SQL sees of them.
+    pub files: Option<Arc<dyn Files>>,
+    /// A token that this process alone knows, which opens SQL.
+    pub own_token: Option<String>,
+}
+
+/// Starts to listen, as `[server]` of the project says; whoever holds a token that `control` knows may ask. Certificates are read and alerts of the
+/// project are made ready: a secret of theirs that is missing is an error here, and not when it would be needed.
+pub async fn start(workspace: &Workspace, behind: Behind) -> Result<Server, Failure> {
+    let Behind { control, files, own_token } = behind;
     let settings = &workspace.project.server;
     let otlp = Otlp::of(settings.otlp.as_deref(), &workspace.environment);
     let metrics = Arc::new(Metrics::new(otlp.as_ref())?);
     let stop = CancellationToken::new();
-    let listener = TcpListener::bind(settings.listen).await.map_err(|error| cannot_listen(settings.listen, &error))?;
-    let address = listener.local_addr().map_err(|error| cannot_listen(settings.listen, &error))?;
+    // What is secret is read before anybody is let in.
+    let tls = Tls::load(workspace).await?;
+    let users = Users::new(control.clone(), settings.sql.clone());
+    let users = Arc::new(match own_token {
+        Some(token) => users.with_own(&token)?,
+        None => users,
+    });
+    let (listener, address) = listen(settings.listen, "[server] listen").await?;
+    let catalogue = Catalogue::open(workspace, queries(workspace, files))?;
+    metrics.watch(&catalogue);
     let alerts = Alerts::start(workspace, &metrics, &control).await?;
-    let router = http::router(Arc::new(http::Shared::new(control.clone(), metrics.clone())));
+    let (mut doors, mut postgres_address, mut flight_address) = (Vec::new(), None, None);
+    if let Some(address) = settings.sql.postgres {
+        let (listener, address) = listen(address, "[server.sql] postgres").await?;
+        doors.push(postgres::start(listener, catalogue.clone(), users.clone(), tls.clone(), stop.clone()));
+        tracing::info!(%address, "listening for clients of Postgres");
+        postgres_address = Some(address);
+    }
+    if let Some(address) = settings.sql.flight {
+        let (listener, address) = listen(address, "[server.sql] flight").await?;
+        doors.push(flight::start(listener, catalogue.clone(), users.clone(), tls.clone(), stop.clone()));
+        tracing::info!(%address, "listening for Arrow Flight SQL");
+        flight_address = Some(address);
+    }
+    let shared = Arc::new(http::Shared::new(control.clone(), metrics.clone(), users));
+    let router = http::router(shared, Some(Arc::new(sql::Door::new(catalogue, stop.clone()))));
+    let service = router.into_make_service_with_connect_info::<listen::Patience>();
+    let acceptor = tls.as_ref().map(|tls| tls.acceptor(&[b"http/1.1"]));
     let ended = stop.clone();
     let listening = tokio::spawn(async move {
-        let serving = axum::serve(listen::Bounded::new(listener), router).with_graceful_shutdown(ended.cancelled_owned());
+        let serving = axum::serve(listen::Bounded::new(listener, acceptor), service).with_graceful_shutdown(ended.cancelled_owned());
         if let Err(error) = serving.await {
             tracing::error!(%error, "the HTTP port is closed");
         }
     });
     let looking = tokio::spawn(look(control, metrics.clone(), stop.clone()));
     tracing::info!(%address, "listening");
-    Ok(Server { address, metrics, alerts, stop, tasks: Mutex::new(vec![listening, looking]) })
+    doors.extend([listening, looking]);
+    let tasks = Mutex::new(doors);
+    Ok(Server { address, postgres: postgres_address, flight: flight_address, is_tls: tls.is_some(), metrics, alerts, stop, tasks })
 }
 
-fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Failure {
-    let failure = Failure::error("cannot-listen", format!("cannot listen on {address}: {error}")).blame(Blame::System);
-    failure.help("another process may listen there already: choose another address as [server] listen in weir.toml")
+/// How queries are answered: on threads of their own, in memory of their own.
+fn queries(workspace: &Workspace, files: Option<Arc<dyn Files>>) -> query::Settings {
+    let sql = &workspace.project.server.sql;
+    query::Settings {
+        queries_max: usize::try_from(sql.queries_max).unwrap_or(usize::MAX),
+        memory_bytes: sql.memory_bytes.unwrap_or(workspace.memory_limit_bytes / 2),
+        apart: true,
+        files,
+    }
+}
+
+/// Listens at an address, which a key of weir.toml has named.
+async fn listen(address: SocketAddr, key: &str) -> Result<(TcpListener, SocketAddr), Failure> {
+    let failed = |error: std::io::Error| {
+        let failure = Failure::error("cannot-listen", format!("cannot listen on {address}: {error}")).blame(Blame::System);
+        failure.help(format!("another process may listen there already: choose another address as {key} in weir.toml"))
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 /// Asks for gauges again and again.

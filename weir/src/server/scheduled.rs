@@ -7,7 +7,10 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use weir_engine::{
     Failure, RunRecord, RunStatus, Workspace,
-    history::tasks::{Origin, TaskStatus},
+    history::{
+        tasks::{Origin, TaskStatus},
+        tokens::Token,
+    },
     scheduler::{Catalogue, Request, Scheduler},
 };
 use weir_pipelines::{Diagnostic, cron::Tz};
@@ -147,11 +150,12 @@ impl Control for Scheduled {
         Box::pin(self.scheduled())
     }
 
-    fn token(&self, hash: String) -> BoxFuture<'_, Result<Option<String>, Failure>> {
-        Box::pin(async move {
-            let tokens = self.scheduler.history().tokens().await?;
-            Ok(tokens.into_iter().find(|token| token.hash == hash).map(|token| token.name))
-        })
+    fn token(&self, hash: String) -> BoxFuture<'_, Result<Option<Token>, Failure>> {
+        Box::pin(async move { self.scheduler.history().token_by_hash(&hash).await })
+    }
+
+    fn token_named(&self, name: String) -> BoxFuture<'_, Result<Option<Token>, Failure>> {
+        Box::pin(async move { self.scheduler.history().token_by_name(&name).await })
     }
 
     fn gauges(&self) -> BoxFuture<'_, Result<Gauges, Failure>> {

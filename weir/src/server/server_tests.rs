@@ -15,9 +15,13 @@ fn workspace(listen: &str) -> Workspace {
     Workspace::new(project, HashMap::new(), Machine { memory_bytes: 1 << 30, cpus: 1 }, Utc::now)
 }
 
+fn behind() -> Behind {
+    Behind { control: Arc::new(Stand::default()), files: None, own_token: None }
+}
+
 #[tokio::test]
 async fn what_happens_is_seen_at_the_port_until_the_server_ends() {
-    let server = start(&workspace("127.0.0.1:0"), Arc::new(Stand::default())).await.expect("starts");
+    let server = start(&workspace("127.0.0.1:0"), behind()).await.expect("starts");
     server.take(&examples::published("orders", 3, 0));
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let url = format!("http://{}/metrics", server.address);
@@ -29,9 +33,9 @@ async fn what_happens_is_seen_at_the_port_until_the_server_ends() {
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_told() {
-    let first = start(&workspace("127.0.0.1:0"), Arc::new(Stand::default())).await.expect("starts");
+    let first = start(&workspace("127.0.0.1:0"), behind()).await.expect("starts");
     let address = first.address.to_string();
-    let failure = start(&workspace(&address), Arc::new(Stand::default())).await.expect_err("it is taken");
+    let failure = start(&workspace(&address), behind()).await.expect_err("it is taken");
     let Failure::Error(error) = failure else { panic!("{failure:?}") };
     assert_eq!(error.code, "cannot-listen");
     assert!(error.message.starts_with(&format!("cannot listen on {address}: ")), "{}", error.message);

@@ -8,7 +8,7 @@ use std::sync::{
 use futures::future::{BoxFuture, FutureExt};
 use serde_json::{Value, json};
 use weir_connectors::Blame;
-use weir_engine::Failure;
+use weir_engine::{Failure, history::tokens::Token};
 
 use super::{
     control::{Accepted, Ask, Control, Gauges, LastEnded, Refused, RunsQuery},
@@ -20,6 +20,8 @@ use super::{
 pub struct Stand {
     pub asks: Mutex<Vec<Ask>>,
     pub away: AtomicBool,
+    /// All tokens are revoked.
+    pub revoked: AtomicBool,
 }
 
 impl Stand {
@@ -28,6 +30,21 @@ impl Stand {
             return Err(Failure::error("state", "the state does not answer").blame(Blame::System));
         }
         Ok(value)
+    }
+
+    /// `ci` opens all, `reader` opens SQL, `old` is of before there were scopes.
+    fn tokens(&self) -> Vec<Token> {
+        if self.revoked.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let token = |name: &str, token: &str, scopes: &[&str]| Token {
+            name: name.to_owned(),
+            hash: token::hash(token),
+            created_at: String::new(),
+            scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
+            scram: (name != "old").then(|| token::salted(token).expect("chance")),
+        };
+        vec![token("ci", "weir_right", &["runs", "sql"]), token("reader", "weir_reader", &["sql"]), token("old", "weir_old", &["runs"])]
     }
 }
 
@@ -78,8 +95,12 @@ impl Control for Stand {
         async { Ok(vec![json!({ "pipeline": "orders" })]) }.boxed()
     }
 
-    fn token(&self, hash: String) -> BoxFuture<'_, Result<Option<String>, Failure>> {
-        async move { self.there((hash == token::hash("weir_right")).then(|| "ci".to_owned())) }.boxed()
+    fn token(&self, hash: String) -> BoxFuture<'_, Result<Option<Token>, Failure>> {
+        async move { self.there(self.tokens().into_iter().find(|token| token.hash == hash)) }.boxed()
+    }
+
+    fn token_named(&self, name: String) -> BoxFuture<'_, Result<Option<Token>, Failure>> {
+        async move { self.there(self.tokens().into_iter().find(|token| token.name == name)) }.boxed()
     }
 
     fn gauges(&self) -> BoxFuture<'_, Result<Gauges, Failure>> {

@@ -1,0 +1,2 @@
+-- name: first_version
+select count(*) as n from flights.delays version as of 0

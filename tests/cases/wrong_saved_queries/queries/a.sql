@@ -1,0 +1,5 @@
+-- name: a
+-- descripton: what
+-- param carrier: txt
+-- param since: date = yesterday
+select * from flights.delays where carrier = $carrier and day >= $sinc

@@ -1,0 +1,3 @@
+-- name: b
+-- param carrier: text
+select carrier, minuts from flights.delays where carrier = $carrier

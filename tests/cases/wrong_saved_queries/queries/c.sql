@@ -1,0 +1,2 @@
+-- name: c
+select * from query.d()

@@ -1,0 +1,2 @@
+-- name: d
+select * from query.c()

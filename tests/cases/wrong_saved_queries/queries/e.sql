@@ -1,0 +1,2 @@
+-- name: b
+select 1; select 2

@@ -1,0 +1,4 @@
+-- name: b
+-- name: twice
+-- param day: date
+select 1 as one

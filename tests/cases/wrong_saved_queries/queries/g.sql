@@ -1,0 +1,3 @@
+-- name: b
+-- param day: date   a day
+select 1 as one

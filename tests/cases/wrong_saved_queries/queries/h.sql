@@ -1,0 +1,2 @@
+-- name: h
+delete from flights.delays
