@@ -52,6 +52,7 @@ mod columns;
 mod connections;
 pub mod functions;
 mod guard;
+mod information;
 mod lake;
 mod like;
 mod limits;
@@ -70,6 +71,7 @@ mod yielding;
 
 use answer::{Answer, Statement, cancelled, too_slow};
 use guard::{finite, is_own, lists, read_only, refuse, several};
+use information::Known;
 use lake::DeltaCatalog;
 use memory::Total;
 use parameters::{bound, parameters};
@@ -162,10 +164,7 @@ impl Catalogue {
     /// Makes ready to answer. Nothing is listed or opened yet.
     pub fn open(workspace: &Workspace, settings: Settings) -> Result<Arc<Self>> {
         let runtime = workspace.runtime(None)?;
-        let mut config = SessionConfig::new()
-            .with_create_default_catalog_and_schema(false)
-            .with_information_schema(true)
-            .with_target_partitions(workspace.cpus);
+        let mut config = SessionConfig::new().with_create_default_catalog_and_schema(false).with_target_partitions(workspace.cpus);
         config.options_mut().sql_parser.collect_spans = true;
         config.options_mut().execution.parquet.pushdown_filters = true;
         let mut base = SessionStateBuilder::new()
@@ -203,7 +202,7 @@ impl Catalogue {
     pub fn session(self: &Arc<Self>, who: Who) -> Session {
         let (catalog, schema) = (who.default_catalog.clone(), who.default_schema.clone());
         let config = self.base.config().clone().with_default_catalog_and_schema(catalog, schema);
-        let catalogs = Arc::new(datafusion::catalog::MemoryCatalogProviderList::new());
+        let catalogs = Arc::new(Known::new(&self.base));
         let state = SessionStateBuilder::new_from_existing(self.base.clone()).with_config(config).with_catalog_list(catalogs).build();
         let context = SessionContext::new_with_state(state);
         let lake = DeltaCatalog::new(self.lake.clone());
@@ -640,11 +639,12 @@ impl Drop for Unplanned<'_> {
 
 /// A session that knows the same, in which more can be registered.
 fn copied(context: &SessionContext) -> SessionContext {
-    let catalogs = datafusion::catalog::MemoryCatalogProviderList::new();
+    let state = context.state();
+    let catalogs = Known::new(&state);
     for name in context.catalog_names() {
         context.catalog(&name).map(|catalog| datafusion::catalog::CatalogProviderList::register_catalog(&catalogs, name, catalog));
     }
-    SessionContext::new_with_state(SessionStateBuilder::new_from_existing(context.state()).with_catalog_list(Arc::new(catalogs)).build())
+    SessionContext::new_with_state(SessionStateBuilder::new_from_existing(state).with_catalog_list(Arc::new(catalogs)).build())
 }
 
 /// A failure as DataFusion hands it on.

@@ -17,7 +17,7 @@ use sqlparser::tokenizer::Token;
 use crate::{
     diagnostic::{Diagnostic, Diagnostics, SourceFile, Span, Spanned, nearest},
     params::{ParamKind, ParamValue, TYPES},
-    sql::SqlText,
+    sql::{SqlText, names_a_table},
 };
 
 /// The keys of the header.
@@ -430,6 +430,9 @@ fn without_versions(sql: &SqlText) -> String {
     let mut text = sql.text.clone();
     for at in 1..tokens.len() {
         if !(is(at, &["version", "timestamp"]) && is(at + 1, &["as"]) && is(at + 2, &["of"])) {
+            continue;
+        }
+        if !names_a_table(&tokens, at) {
             continue;
         }
         let Some(value) = tokens.get(at + 3) else { continue };

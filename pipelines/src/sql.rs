@@ -275,6 +275,23 @@ impl SqlText {
 const TYPES: [&str; 13] =
     ["boolean", "smallint", "int", "bigint", "real", "double", "varchar", "text", "date", "time", "timestamp", "timestamptz", "bytea"];
 
+/// Whether the name that ends before a token is a table's to read from: it stands behind `from`, `join`, a comma or a parenthesis. That of an
+/// alias does not.
+pub fn names_a_table(tokens: &[TokenWithSpan], at: usize) -> bool {
+    let Some(mut first) = at.checked_sub(1) else { return false };
+    while first >= 2 && tokens[first - 1].token == Token::Period && matches!(tokens[first - 2].token, Token::Word(_)) {
+        first -= 2;
+    }
+    match first.checked_sub(1).map(|before| &tokens[before].token) {
+        Some(Token::Comma | Token::LParen) => true,
+        Some(Token::Word(word)) => {
+            word.quote_style.is_none()
+                && ["from", "join", "table", "describe", "lateral"].iter().any(|known| word.value.eq_ignore_ascii_case(known))
+        }
+        _ => false,
+    }
+}
+
 /// The first word of a query's first select.
 fn first_select(body: &SetExpr) -> Option<sqlparser::tokenizer::Span> {
     match body {

@@ -91,8 +91,8 @@ struct Told {
 impl Browse for Clickhouse {
     async fn tables(&self) -> Result<Vec<Listed>> {
         let doing = format!("list the tables of \"{}\"", self.0.connection);
+        let _place = self.0.places.place(&self.0.connection).await?;
         let told: Vec<Told> = look(&self.0.connection, async {
-            let _place = self.0.places.place(&self.0.connection).await?;
             let server = self.0.server().await?;
             // What a view keeps, and what a load has staged, is read through others.
             let sql = "select database, name, engine from system.tables where not is_temporary and not startsWith(name, '.inner') \
@@ -113,8 +113,8 @@ impl Browse for Clickhouse {
         let from = quote::table(schema, table);
         let doing = format!("read {what}");
         let (database, name) = (schema.to_owned(), table.to_owned());
+        let _place = databases.places.place(&databases.connection).await?;
         let learnt = look(&databases.connection, async {
-            let _place = databases.places.place(&databases.connection).await?;
             let server = databases.server().await?;
             let described = server.rows::<Described>(&format!("describe table {from}"), &[], &doing).await?;
             let params = [("database", database), ("name", name)];
@@ -133,12 +133,15 @@ impl Browse for Clickhouse {
             fields.push(Field::new(&name, reading.data_type.clone(), reading.nullable));
             columns.push((name, Column { own, reading }));
         }
-        let query = Query::Table(Table { from, what, columns, rows: None });
+        let kind = told.first().map(|told| kind_of(&told.engine));
+        // One of which nothing is told may be a view.
+        let is_view = kind.is_none_or(|kind| kind == ListedKind::View);
+        let query = Query::Table(Table { from, what, columns, is_view, rows: None });
         Ok(Some(Arc::new(RemoteTable {
             system: databases.clone(),
             query: Arc::new(query),
             schema: Arc::new(Schema::new(fields)),
-            kind: told.first().map_or(ListedKind::Table, |told| kind_of(&told.engine)),
+            kind: kind.unwrap_or(ListedKind::Table),
         })))
     }
 }
@@ -171,6 +174,7 @@ impl Dialect for Databases {
     const QUERY: &'static str = "ClickhouseQuery";
     const NOTHING: &'static str = "1";
     const NAMED: bool = true;
+    const REACHES_INTO_VIEWS: bool = true;
 
     fn connection(&self) -> &str {
         &self.connection
@@ -258,7 +262,7 @@ impl Dialect for Databases {
     fn rows(self: Arc<Self>, statement: Arc<Statement<Self>>, schema: SchemaRef, context: &TaskContext) -> SendableRecordBatchStream {
         let config = context.session_config();
         let asking = Asking {
-            limit: config.get_extension::<TimeLimit>().map(|limit| (limit.0 + GRACE).as_secs_f64().to_string()),
+            limit: config.get_extension::<TimeLimit>().map(|limit| limit.0 + GRACE),
             batch_rows: config.batch_size().max(1),
             doing: format!("read {}", statement.what),
             databases: self,
@@ -278,7 +282,7 @@ struct Asking {
     databases: Arc<Databases>,
     statement: Arc<Statement<Databases>>,
     schema: SchemaRef,
-    limit: Option<String>,
+    limit: Option<Duration>,
     batch_rows: usize,
     doing: String,
 }
@@ -318,10 +322,15 @@ impl Asking {
     async fn ask(&self) -> Result<Answer> {
         let names: Vec<String> = (1..=self.statement.values.len()).map(|number| format!("p{number}")).collect();
         let params: Vec<(&str, String)> = names.iter().map(String::as_str).zip(self.statement.values.iter().cloned()).collect();
-        let mut options = vec![("join_use_nulls", "1")];
-        options.extend(self.limit.as_deref().map(|limit| ("max_execution_time", limit)));
         let ask = async || {
             let server = look(&self.databases.connection, self.databases.server()).await?;
+            let mut options = Vec::new();
+            if self.statement.is_outer {
+                options.push(("join_use_nulls", "1"));
+            }
+            // The connection's own limit holds where it is the lower one.
+            let limit = self.limit.into_iter().chain(server.query_timeout()).min().map(|limit| limit.as_secs_f64().to_string());
+            options.extend(limit.as_deref().map(|limit| ("max_execution_time", limit)));
             let query_id = format!("weir-sql-{}", uuid::Uuid::now_v7());
             server.arrow_with(&self.statement.sql, &params, &options, &query_id, &self.doing).await
         };

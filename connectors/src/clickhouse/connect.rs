@@ -279,6 +279,11 @@ impl Server {
         Ok(answer)
     }
 
+    /// How long a query may take, where the connection says so.
+    pub fn query_timeout(&self) -> Option<Duration> {
+        self.query_timeout
+    }
+
     /// Starts an insert whose rows follow as bytes: `insert into t format ArrowStream`. Nothing is sent before the first bytes are.
     pub async fn insert(&self, sql: &str, options: Options<'_>, query_id: Option<&str>, doing: &str) -> Result<Insert> {
         let place = self.place().await?;

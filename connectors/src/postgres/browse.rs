@@ -94,8 +94,8 @@ fn kind_of(relkind: &str) -> ListedKind {
 impl Browse for Postgres {
     async fn tables(&self) -> Result<Vec<Listed>> {
         let doing = format!("list the tables of \"{}\"", self.0.connection);
+        let _place = self.0.places.place(&self.0.connection).await?;
         look(&self.0.connection, async {
-            let _place = self.0.places.place(&self.0.connection).await?;
             let pool = self.0.pool().await?;
             let mut session = pool.begin_read(APPLICATION_NAME, None).await?;
             // Partitions are read through their table; what a load has staged is nobody's yet.
@@ -128,8 +128,8 @@ impl Browse for Postgres {
         }
         let database = &self.0;
         let name = TableName { schema: Some(schema.to_owned()), table: table.to_owned() };
+        let _place = database.places.place(&database.connection).await?;
         let learnt = look(&database.connection, async {
-            let _place = database.places.place(&database.connection).await?;
             let pool = database.pool().await?;
             let mut session = pool.begin_read(APPLICATION_NAME, None).await?;
             let learnt = described(&mut session, &database.connection, &name, Numeric::Exact).await;
@@ -142,18 +142,15 @@ impl Browse for Postgres {
             Err(error) => return Err(Error { setting: None, ..error }),
         };
         let fields: Vec<_> = learnt.columns.iter().map(|column| column.field.clone()).collect();
+        let kind = kind_of(learnt.relkind.as_deref().unwrap_or_default());
         let query = Query::Table(Table {
+            is_view: kind == ListedKind::View,
             from: learnt.from,
             what: learnt.what,
             columns: learnt.columns.into_iter().map(|column| (column.name.clone(), column)).collect(),
             rows: learnt.rows,
         });
-        Ok(Some(Arc::new(RemoteTable {
-            system: database.clone(),
-            query: Arc::new(query),
-            schema: Arc::new(Schema::new(fields)),
-            kind: kind_of(learnt.relkind.as_deref().unwrap_or_default()),
-        })))
+        Ok(Some(Arc::new(RemoteTable { system: database.clone(), query: Arc::new(query), schema: Arc::new(Schema::new(fields)), kind })))
     }
 }
 
@@ -173,6 +170,7 @@ impl Dialect for Database {
     const QUERY: &'static str = "PostgresQuery";
     const NOTHING: &'static str = "";
     const NAMED: bool = false;
+    const REACHES_INTO_VIEWS: bool = false;
 
     fn connection(&self) -> &str {
         &self.connection
@@ -313,8 +311,11 @@ impl Asking {
         })
         .await?;
         if let Some(limit) = self.limit {
-            let limit = format!("{}ms", limit.as_millis().max(1));
-            session.fetch("select set_config('statement_timeout', $1, true)", &[&limit], &self.doing).await?;
+            // The connection's own limit, or its role's, holds where it is the lower one; 0 is none.
+            let limit = limit.as_millis().clamp(1, i32::MAX as u128).to_string();
+            let sql = "select set_config('statement_timeout', least($1::int8, nullif(setting::int8, 0))::text, true) \
+                       from pg_catalog.pg_settings where name = 'statement_timeout'";
+            session.fetch(sql, &[&limit], &self.doing).await?;
         }
         if let Some((sql, binds)) = binding(&statement.values) {
             session.fetch(&sql, &binds, &self.doing).await?;

@@ -270,11 +270,14 @@ pub(super) async fn described(session: &mut Session, connection: &str, name: &Ta
     let (what, from) = (format!("\"{name}\" of \"{connection}\""), name.sql());
     let doing = format!("read {what}");
 
-    // A column is not null where every row there is has been checked; from 18 on, constraints exist that only new rows keep.
+    // A column is not null where every row there is has been checked; from 18 on, constraints exist that only new rows keep. What a foreign
+    // table says of its rows nobody checks.
     let found = session
         .fetch(
             "select a.attname::text, a.atttypid::int8, a.atttypmod, a.attnotnull and not exists (select from pg_catalog.pg_constraint k \
-             where k.conrelid = a.attrelid and k.contype = 'n' and not k.convalidated and a.attnum = any (k.conkey)), \
+             where k.conrelid = a.attrelid and k.contype = 'n' and not k.convalidated and a.attnum = any (k.conkey)) \
+             and not exists (select from pg_catalog.pg_class f where f.relkind = 'f' and (f.oid = a.attrelid \
+             or f.oid in (select relid from pg_catalog.pg_partition_tree(a.attrelid)))), \
              coalesce(l.collisdeterministic, true) from pg_catalog.pg_attribute a left join pg_catalog.pg_collation l \
              on l.oid = a.attcollation where a.attrelid = $1::oid and a.attnum > 0 and not a.attisdropped order by a.attnum",
             &[&relation],

@@ -283,7 +283,8 @@ impl Types {
             return Reading { kind, cast: "::pg_catalog.text[]".into(), compared: Compared::Plainly };
         }
         match self.sent(oid, modifier, numeric, 0) {
-            Some(kind @ Kind::Struct(_)) => Reading { kind, cast: String::new(), compared: Compared::Plainly },
+            // To Postgres a record is null where all its fields are, and not null where none is.
+            Some(kind @ Kind::Struct(_)) => Reading { kind, cast: String::new(), compared: Compared::Never },
             _ => text("::pg_catalog.text"),
         }
     }

@@ -41,6 +41,8 @@ pub(crate) trait Dialect: Debug + Send + Sync + Sized + 'static {
     const NOTHING: &'static str;
     /// Every column of an answer needs a name of its own.
     const NAMED: bool;
+    /// Whether what a query is sent with holds inside views too.
+    const REACHES_INTO_VIEWS: bool;
 
     /// The connection.
     fn connection(&self) -> &str;
@@ -81,6 +83,8 @@ pub(crate) struct Statement<D: Dialect> {
     pub columns: Vec<D::Column>,
     /// For messages: `"public.planes" of "crm"`.
     pub what: String,
+    /// Whether a join in it fills rows up with nulls.
+    pub is_outer: bool,
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub(crate) struct Table<D: Dialect> {
     pub what: String,
     /// Name and reading of each column.
     pub columns: Vec<(String, D::Column)>,
+    /// Whether it is a query that the system keeps.
+    pub is_view: bool,
     /// The system's estimate.
     pub rows: Option<u64>,
 }

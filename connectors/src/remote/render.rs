@@ -74,6 +74,7 @@ struct Writer {
     columns: usize,
     selects: usize,
     values: Vec<String>,
+    is_outer: bool,
 }
 
 impl<D: Dialect> Query<D> {
@@ -85,7 +86,7 @@ impl<D: Dialect> Query<D> {
         let mut what: Vec<&str> = tables.iter().map(|table| table.what.as_str()).collect();
         what.dedup();
         let what = what.join(" and ");
-        let mut writer = Writer { reserved, used: HashSet::new(), columns: 0, selects: 0, values: Vec::new() };
+        let mut writer = Writer { reserved, used: HashSet::new(), columns: 0, selects: 0, values: Vec::new(), is_outer: false };
         let select = writer.select(self)?;
         let (mut list, mut plain) = (Vec::with_capacity(select.items.len()), HashSet::new());
         for item in &select.items {
@@ -95,7 +96,16 @@ impl<D: Dialect> Query<D> {
             list.push(if !D::NAMED || is_named { sent } else { format!("{sent} as {}", D::quoted(&writer.fresh())) });
         }
         let sql = select.sql(&list);
-        Some(Statement { sql, values: writer.values, columns: select.items.into_iter().map(|item| item.column).collect(), what })
+        if writer.is_outer && D::REACHES_INTO_VIEWS && tables.iter().any(|table| table.is_view) {
+            return None;
+        }
+        Some(Statement {
+            sql,
+            is_outer: writer.is_outer,
+            values: writer.values,
+            columns: select.items.into_iter().map(|item| item.column).collect(),
+            what,
+        })
     }
 
     /// The same where it is known to be sent.
@@ -214,6 +224,7 @@ impl Writer {
     }
 
     fn join<D: Dialect>(&mut self, left: &Query<D>, right: &Query<D>, kind: JoinKind, on: &[(usize, usize)]) -> Option<Select<D>> {
+        self.is_outer |= kind == JoinKind::Left;
         let left = self.select(left)?;
         let (from, mut items) = self.inside(left);
         let right = self.select(right)?;

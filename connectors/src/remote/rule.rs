@@ -175,7 +175,8 @@ fn function(expr: &Expr, schema: &DFSchema) -> Option<(Function, Option<usize>)>
 }
 
 fn top<D: Dialect>(sort: &Sort) -> Option<Asked<D>> {
-    let rows = sort.fetch?;
+    // More rows than any system counts are all of them.
+    let rows = sort.fetch.filter(|rows| i64::try_from(*rows).is_ok())?;
     let (system, input) = remote::<D>(&sort.input)?;
     if input.is_top() {
         return None;

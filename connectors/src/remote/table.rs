@@ -61,7 +61,8 @@ impl<D: Dialect> RemoteTable<D> {
         if let Some(columns) = projection {
             query = Arc::new(Query::Project(query, columns.to_vec()));
         }
-        if let Some(rows) = limit {
+        // A larger one is none, and no system takes it.
+        if let Some(rows) = limit.filter(|rows| i64::try_from(*rows).is_ok()) {
             query = Arc::new(Query::Limit(query, rows));
         }
         Ok(query)

@@ -17,8 +17,8 @@ use datafusion::{
     sql::{
         parser::Statement,
         sqlparser::ast::{
-            Expr, FunctionArg, FunctionArgExpr, FunctionArgOperator, Ident, ObjectName, Spanned, TableAlias, TableFactor, VisitMut,
-            VisitorMut,
+            Expr, FunctionArg, FunctionArgExpr, FunctionArgOperator, Ident, ObjectName, Spanned, TableAlias, TableFactor, UnaryOperator,
+            Value, VisitMut, VisitorMut,
         },
     },
 };
@@ -42,6 +42,8 @@ pub struct Argument {
     pub name: Option<String>,
     /// The value.
     pub value: ScalarValue,
+    /// A number as it is written: its value may be rounded.
+    pub written: Option<String>,
     /// Where it is written, in the statement's file.
     pub span: Span,
 }
@@ -213,7 +215,7 @@ impl Taker<'_> {
         };
         let FunctionArgExpr::Expr(expr) = value else { return Err(self.no_value(argument)) };
         let value = self.value(expr).ok_or_else(|| self.no_value(argument))?;
-        Ok(Argument { name, value, span: self.place(argument.span()) })
+        Ok(Argument { name, value, written: number(expr), span: self.place(argument.span()) })
     }
 
     /// What an expression over no columns is.
@@ -241,6 +243,19 @@ impl Taker<'_> {
             Some(places) => places.byte(start)..places.byte(end).max(places.byte(start)),
             None => self.text.span_of_line_column(start.line, start.column, Some((end.line, end.column))),
         }
+    }
+}
+
+/// The digits of a number, with its sign.
+fn number(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::Number(number, _) => Some(number.clone()),
+            _ => None,
+        },
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => Some(format!("-{}", number(expr)?)),
+        Expr::UnaryOp { op: UnaryOperator::Plus, expr } | Expr::Nested(expr) => number(expr),
+        _ => None,
     }
 }
 

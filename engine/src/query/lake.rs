@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, NaiveDate, Utc};
 use datafusion::{
     catalog::{CatalogProvider, SchemaProvider, TableProvider},
+    datasource::TableType,
     error::{DataFusionError, Result as DfResult},
 };
 use parking_lot::RwLock;
@@ -89,6 +90,11 @@ impl SchemaProvider for DeltaSchema {
             None => (name, Version::Newest),
         };
         Ok(self.tables.table(&self.schema, table, at).await?)
+    }
+
+    /// As it is listed: no table is opened for it.
+    async fn table_type(&self, name: &str) -> DfResult<Option<TableType>> {
+        Ok(self.table_exist(name).then_some(TableType::Base))
     }
 
     fn table_exist(&self, name: &str) -> bool {

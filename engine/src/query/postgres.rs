@@ -42,6 +42,7 @@ use crate::{
     sql::diagnose,
 };
 
+use super::information::{Known, plain};
 use tables::Owned;
 
 /// The version that `version()` claims: clients ask for no more than that one has.
@@ -142,10 +143,11 @@ fn open(context: &SessionContext, who: &Owned) -> DfResult<SessionContext> {
     let theirs = Arc::new(PgCatalogSchemaProvider::try_new(nothing, same.clone(), EmptyContextProvider)?);
     let mut databases = context.catalog_names();
     databases.sort();
-    let catalogs = MemoryCatalogProviderList::new();
+    let state = context.state();
+    let catalogs = Known::new(&state);
     let mut tables = None;
     for name in &databases {
-        let Some(inner) = context.catalog(name) else { continue };
+        let Some(inner) = context.catalog(name).map(plain) else { continue };
         let catalog = if *name == who.catalog {
             let own = Arc::new(tables::PgCatalog::new(theirs.clone(), inner.clone(), databases.clone(), context, who.clone()));
             tables = Some(own.clone());
@@ -155,7 +157,7 @@ fn open(context: &SessionContext, who: &Owned) -> DfResult<SessionContext> {
         };
         catalogs.register_catalog(name.clone(), catalog);
     }
-    let state = SessionStateBuilder::new_from_existing(context.state()).with_catalog_list(Arc::new(catalogs));
+    let state = SessionStateBuilder::new_from_existing(state).with_catalog_list(Arc::new(catalogs));
     let own = SessionContext::new_with_state(state.with_type_planner(Arc::new(PgOidTypePlanner)).build());
     own.register_udtf("pg_get_keywords", same.pg_get_keywords.clone());
     functions::register(&own, who, tables);

@@ -302,3 +302,30 @@ async fn no_name_reads_a_table_outside_of_the_lake() {
         assert_eq!(code(&failure), "unknown-table", "{sql}: {}", failure.sentence());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_cannot_be_opened_hides_no_other() {
+    let place = Place::new();
+    let lake = place.folder.path().join(".weir/lake/s");
+    write_table(&lake.join("good"));
+    write_table(&lake.join("torn"));
+    fs::write(lake.join("torn/_delta_log/00000000000000000000.json"), "{torn").expect("written");
+    let session = place.session(Limits::default());
+    rows(&session, "select * from lake.s.torn").await.expect_err("torn");
+    for (sql, expected) in [
+        ("select * from information_schema.tables where table_schema = 's'", 2),
+        ("select * from quarantine.information_schema.tables where table_schema = 's'", 2),
+        ("select column_name from information_schema.columns where table_schema = 's'", 1),
+        ("select column_name from information_schema.columns where table_schema = 's' and current_schema() is not null", 1),
+        ("select * from information_schema.views where table_schema = 's' and table_name = 'good'", 1),
+        ("select distinct routine_name from information_schema.routines where routine_name = 'range' and function_type = 'TABLE'", 1),
+        ("show columns from lake.s.good", 1),
+    ] {
+        assert_eq!(rows(&session, sql).await.expect(sql), expected, "{sql}");
+    }
+    let shown = session.collect("show tables").await.expect("shown");
+    let shown = arrow::util::pretty::pretty_format_batches(&shown).expect("a table").to_string();
+    for table in ["good", "torn", "runs"] {
+        assert!(shown.lines().any(|line| line.contains(&format!(" {table} "))), "{shown}");
+    }
+}

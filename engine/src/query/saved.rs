@@ -7,7 +7,6 @@ use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{CatalogProvider, SchemaProvider, TableProvider},
-    common::ScalarValue,
     datasource::{ViewTable, empty::EmptyTable},
     error::Result as DfResult,
     execution::context::SQLOptions,
@@ -17,12 +16,12 @@ use datafusion::{
 };
 use futures::future::BoxFuture;
 use serde::Serialize;
-use weir_pipelines::{Diagnostic, Diagnostics, Saved, SavedDefault, SavedParam, SourceFile, Span, SqlText};
+use weir_pipelines::{Diagnostic, Diagnostics, Saved, SavedDefault, SavedParam, SourceFile, SqlText};
 
 use super::{
-    Inner, Prepared, Session, copied,
-    functions::{self, Call},
-    is_own, lists, read_only, refuse, time_travel,
+    Inner, Prepared, Session, copied, finite,
+    functions::{self, Argument, Call},
+    is_own, like, lists, read_only, refuse, time_travel,
 };
 use crate::{
     check::{Column, columns},
@@ -223,6 +222,8 @@ async fn plan(inner: &Inner, session: &SessionContext, saved: &Saved, values: Ve
     let dialect = state.config().options().sql_parser.dialect;
     let mut statement = state.sql_to_statement(&text.text, &dialect).map_err(|error| diagnose(&error, &text))?;
     read_only(&statement, &text)?;
+    finite(&statement, &text)?;
+    like::escaped(&mut statement);
     let calls = functions::take(&state, &mut statement, &text)?;
     if !calls.is_empty() {
         functions::answer(inner, &own, &calls, &text).await?;
@@ -267,7 +268,7 @@ fn values(saved: &Saved, call: &Call, text: &SqlText) -> Result<Vec<Named>> {
         true => "it takes none".to_owned(),
         false => format!("it takes {}", saved.params.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
     };
-    let mut given: BTreeMap<&str, (&ScalarValue, &Span)> = BTreeMap::new();
+    let mut given: BTreeMap<&str, &Argument> = BTreeMap::new();
     for (at, argument) in call.arguments.iter().enumerate() {
         let wrong = |message: String| Diagnostic::error("argument", message).at(&text.file, argument.span.clone(), "");
         let name = match &argument.name {
@@ -279,20 +280,20 @@ fn values(saved: &Saved, call: &Call, text: &SqlText) -> Result<Vec<Named>> {
                 wrong(format!("{function} takes {most} argument{} at most", if most == 1 { "" } else { "s" })).help(takes())
             })?,
         };
-        if given.insert(name, (&argument.value, &argument.span)).is_some() {
+        if given.insert(name, argument).is_some() {
             return Err(wrong(format!("\"{name}\" is given twice")).into());
         }
     }
     let value = |param: &SavedParam| -> Result<Named> {
         let name = param.name.value.as_str();
-        let Some((value, span)) = given.get(name) else {
+        let Some(argument) = given.get(name) else {
             let missing = || Diagnostic::error("argument", format!("{function} needs \"{name}\"")).at(&text.file, call.span.clone(), "");
             return by_default(param).ok_or_else(|| missing().help(takes()).into());
         };
-        let read = as_text(param, value).and_then(|text| text.map(|text| param.read(&text)).transpose());
+        let read = as_text(param, argument).and_then(|text| text.map(|text| param.read(&text)).transpose());
         let read = read.map_err(|message| {
             Diagnostic::error("argument", format!("\"{name}\" of {function}: {message}"))
-                .at(&text.file, (*span).clone(), "")
+                .at(&text.file, argument.span.clone(), "")
                 .help(format!("\"{name}\" is of type {}", param.kind))
         })?;
         Ok(Named::bound(name, param.kind, read.as_ref()))
@@ -301,13 +302,17 @@ fn values(saved: &Saved, call: &Call, text: &SqlText) -> Result<Vec<Named>> {
 }
 
 /// A value of SQL as text, which the parameter's type reads; none where it is null.
-fn as_text(param: &SavedParam, value: &ScalarValue) -> Result<Option<String>, String> {
+fn as_text(param: &SavedParam, argument: &Argument) -> Result<Option<String>, String> {
+    let value = &argument.value;
     if value.is_null() {
         return Ok(None);
     }
     let is_text = matches!(value.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     if param.kind == weir_pipelines::ParamKind::Text && !is_text {
         return Err(format!("expected a text, found {value}"));
+    }
+    if let Some(written) = &argument.written {
+        return Ok(Some(written.clone()));
     }
     let shown = value.to_array().and_then(|array| Ok(arrow::util::display::array_value_to_string(&array, 0)?));
     shown.map(Some).map_err(|_| "this is no value of it".to_owned())

@@ -5,6 +5,7 @@ use datafusion::sql::sqlparser::{
     tokenizer::{Token, Tokenizer},
 };
 use weir_connectors::quote;
+use weir_pipelines::sql::names_a_table;
 
 use super::places::Places;
 
@@ -21,6 +22,10 @@ pub(super) fn time_travel(sql: &str) -> String {
     let (mut answer, mut done) = (String::new(), 0);
     for at in 1..tokens.len() {
         if !(word(at, &["version", "timestamp"]) && word(at + 1, &["as"]) && word(at + 2, &["of"])) {
+            continue;
+        }
+        // An alias has no versions.
+        if !names_a_table(&tokens, at) {
             continue;
         }
         let (Token::Word(table), Some(version)) = (&tokens[at - 1].token, tokens.get(at + 3)) else { continue };
@@ -51,6 +56,10 @@ mod tests {
             ("select 1 from \"B\" timestamp as of '2026-01-31' where x = 1", "select 1 from \"B@2026-01-31\" where x = 1"),
             ("select 'é', version from t -- version as of 3", "select 'é', version from t -- version as of 3"),
             ("select * from 'torn", "select * from 'torn"),
+            ("select * from t s version as of 3", "select * from t s version as of 3"),
+            ("select * from t as s version as of 3", "select * from t as s version as of 3"),
+            ("select * from a.t version as of 3 s, (t version as of 4)", "select * from a.\"t@3\" s, (\"t@4\")"),
+            ("select * from a join b.t version as of 3 using (id)", "select * from a join b.\"t@3\" using (id)"),
             ("select 'é\n',\n* from t version\nas of 3, \"ü\"\nversion as of 4", "select 'é\n',\n* from \"t@3\", \"ü@4\""),
         ];
         for (sql, expected) in cases {

@@ -68,7 +68,7 @@ pub async fn answer(context: &Context, workspace: &Workspace, session: Session, 
     prompt.learn();
     let left = prompt.talk().await;
     let _ = fs::create_dir_all(&workspace.state_dir);
-    if let Err(error) = prompt.editor.save_history(&history) {
+    if let Err(error) = prompt.editor.append_history(&history) {
         context.say(&format!("the history was not kept: {error}"));
     }
     left.map(|()| error::DONE)
@@ -135,7 +135,7 @@ impl Prompt<'_> {
                 continue;
             }
             // A history that cannot be kept is no reason not to answer.
-            let _ = self.editor.add_history_entry(line.trim());
+            let _ = self.editor.add_history_entry(line.trim_end());
             let done = self.script("<sql>", &line, 0).await;
             // What comes while nobody works is for the editor.
             self.context.signals.work("");
@@ -443,7 +443,7 @@ impl Prompt<'_> {
         if text.trim().is_empty() {
             return Ok(Then::GoOn);
         }
-        let _ = self.editor.add_history_entry(text.trim());
+        let _ = self.editor.add_history_entry(text.trim_end());
         if !super::statements::is_complete(text) && super::statements::backslash(text).is_none() {
             return Ok(Then::Offer(text.to_owned()));
         }

@@ -417,12 +417,22 @@ pub async fn to_file_with(
     keep: impl FnMut(arrow::array::RecordBatch) -> Result<Option<arrow::array::RecordBatch>, Stop>,
 ) -> Result<u64, Stop> {
     let path = project::absolute(path, &context.folder);
+    // A pipe or a device is written to as it is: nothing takes its place.
+    let is_plain = fs::metadata(&path).map_or(true, |found| found.is_file());
+    // The file that a link names changes, and the link stays.
+    let path = if is_plain { fs::canonicalize(&path).unwrap_or(path) } else { path };
     let failed =
         |error: &io::Error| Stop::Failure(Failure::error("output-failed", format!("cannot write \"{}\": {error}", path.display())));
-    let aside = Aside::new(&path).map_err(|error| failed(&error))?;
-    let file = aside.create().map_err(|error| failed(&error))?;
-    let rows = copy(streams, BufWriter::with_capacity(1 << 16, file), format, Style::PLAIN, keep).await?;
-    aside.publish(&path).map_err(|error| failed(&error))?;
+    let rows = if is_plain {
+        let aside = Aside::new(&path).map_err(|error| failed(&error))?;
+        let file = aside.create().map_err(|error| failed(&error))?;
+        let rows = copy(streams, BufWriter::with_capacity(1 << 16, file), format, Style::PLAIN, keep).await?;
+        aside.publish(&path).map_err(|error| failed(&error))?;
+        rows
+    } else {
+        let file = fs::File::options().write(true).open(&path).map_err(|error| failed(&error))?;
+        copy(streams, BufWriter::with_capacity(1 << 16, file), format, Style::PLAIN, keep).await?
+    };
     if context.global.json {
         context.answer_json(&json!({ "file": path.display().to_string(), "rows": rows }))?;
     } else {

@@ -134,7 +134,8 @@ fn of_command(command: &str, pos: usize, names: &Names) -> Found {
     let Some((name, rest)) = command.split_once(char::is_whitespace) else {
         return Found::Words(pos - command.len(), command::names().filter(|name| name.starts_with(command)).map(str::to_owned).collect());
     };
-    let start = rest.rfind(char::is_whitespace).map_or(0, |at| at + 1);
+    // Not all blanks are of one byte.
+    let start = rest.char_indices().rev().find(|(_, c)| c.is_whitespace()).map_or(0, |(at, c)| at + c.len_utf8());
     let word = &rest[start..];
     let start = pos - word.len();
     match command::takes(name) {
@@ -326,6 +327,7 @@ mod tests {
         assert_eq!(at("\\ti|"), ["timing"]);
         assert_eq!(at("\\d lake.flights.d|"), ["lake.flights.delays"]);
         assert_eq!(at("\\dn la|"), ["lake"]);
+        assert_eq!(at("\\dn a\u{a0}la|"), ["lake"]);
         assert_eq!(at("\\x a|"), ["auto"]);
         assert_eq!(at("\\format |"), ["csv", "expanded", "json", "markdown", "ndjson", "table"]);
         assert_eq!(at("\\i |"), ["a file"]);

@@ -176,8 +176,14 @@ impl Output {
         let path = project::absolute(&self.path, &context.folder);
         let failed = |error| Failure::error("output-failed", format!("cannot write \"{}\": {error}", path.display()));
         let file = fs::File::options().append(true).create(true).open(&path).map_err(failed)?;
-        let out = BufWriter::with_capacity(1 << 16, file);
-        let rows = copy(vec![stream], out, self.format, Style::PLAIN, |batch| Ok(Some(batch))).await?;
+        let before = file.metadata().map_err(failed)?.len();
+        let out = BufWriter::with_capacity(1 << 16, file.try_clone().map_err(failed)?);
+        let rows = copy(vec![stream], out, self.format, Style::PLAIN, |batch| Ok(Some(batch))).await;
+        if rows.is_err() {
+            // What came before stays whole.
+            let _ = file.set_len(before);
+        }
+        let rows = rows?;
         self.answers += 1;
         context.say(&format!("{} added to {}", counted(rows, "row", "rows"), project::shown(&path, &context.folder)));
         Ok(rows)
