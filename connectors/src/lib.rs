@@ -9,6 +9,7 @@ pub mod context;
 pub mod error;
 pub mod extent;
 pub mod file;
+pub mod floats;
 pub mod incremental;
 pub mod kept;
 pub mod known;

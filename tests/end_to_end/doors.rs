@@ -199,3 +199,68 @@ fn tables_of_live_databases_have_the_same_rows_through_four_doors() {
     }
     asked.end();
 }
+
+#[test]
+fn an_answer_is_given_again_until_there_is_a_newer_commit() {
+    let project = Project::new();
+    // Texts that are long enough for their page of the file to be larger than any answer that is kept.
+    let rows: String = (0..20_000).map(|id| format!("{id},{:x>200}\n", id * 7919)).collect();
+    project.write("rows.csv", format!("id,text\n{rows}"));
+    project.write(
+        "pipeline.toml",
+        "weir = 1\nname = \"p\"\n[source.rows.file]\npath = \"rows.csv\"\n[sink.out]\nfrom = \"rows\"\nmode = \"append\"\n[sink.out.lake]\ntable = \"shop.rows\"\n",
+    );
+    project.run(&["pipeline.toml"]);
+    let Some(mut asked) = Asked::start(project, "", &[("ann", "sql")]) else { return };
+    let question = |id: u32| format!("select id, right(text, 5) as text from lake.shop.rows where id = {id}");
+    let (table, aside) = (asked.project.path(".weir/lake/shop/rows"), asked.project.path("aside"));
+    std::fs::create_dir(&aside).unwrap();
+    let moved = |from: &std::path::Path, to: &std::path::Path| {
+        for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+            std::fs::rename(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    let wanted = json!([["7", "55433"]]);
+    assert_eq!(asked.sql("http", &question(7))["rows"], wanted);
+    moved(&table, &aside);
+    for door in ["http", "postgres", "flight"] {
+        assert_eq!(asked.sql(door, &question(7))["rows"], wanted, "{door}: the answer that was given before");
+    }
+    let bound = json!({ "door": "postgres", "sql": question(7).replace("= 7", "= $1"), "parameters": [7] });
+    assert_eq!(asked.op(&bound)["rows"], wanted);
+    assert!(asked.sql("http", &question(8)).get("error").is_some(), "what was not asked before has to read the file");
+    moved(&aside, &table);
+    assert_eq!(asked.sql("http", &question(8))["rows"], json!([["8", "63352"]]));
+    asked.project.run(&["pipeline.toml"]);
+    for door in ["http", "postgres", "flight"] {
+        assert_eq!(asked.sql(door, &question(7))["rows"], json!([["7", "55433"], ["7", "55433"]]), "{door}");
+    }
+    asked.end();
+}
+
+#[test]
+fn a_file_whose_numbers_are_none_loses_no_row() {
+    let project = Project::new();
+    let values =
+        "select column1 as id, cast(column2 as double) as x, cast(column2 as real) as y from (values (1, '1'), (2, 'nan'), (3, '-0')) t";
+    project.ok(&["sql", "-o", "some.parquet", "-c", &format!("select * from ({values}) where id < 3 order by id")]);
+    project.ok(&["sql", "-o", "more.parquet", "-c", &format!("select * from ({values}) order by id")]);
+    for column in ["x", "y"] {
+        for (file, filter, ids) in [
+            ("some", "true", "1,1.0\n2,NaN\n"),
+            ("some", "C > 5", "2,NaN\n"),
+            ("some", "C = 'nan'", "2,NaN\n"),
+            ("some", "C <= 1", "1,1.0\n"),
+            ("some", "C <> 1", "2,NaN\n"),
+            ("more", "C < 0.5", "3,-0.0\n"),
+            ("more", "C > 0.5", "1,1.0\n2,NaN\n"),
+            ("more", "C = (select max(C) from file('more.parquet'))", "2,NaN\n"),
+        ] {
+            let filter = filter.replace('C', column);
+            let sql = format!("select id, {column} from file('{file}.parquet') where {filter} order by id");
+            assert_eq!(project.ok(&["sql", "-f", "csv", "-c", &sql]).stdout, format!("id,{column}\n{ids}"), "{sql}");
+        }
+        let sql = format!("select max({column}), min({column}), count({column}), count(*) from file('more.parquet')");
+        assert_eq!(project.ok(&["sql", "-f", "csv", "-c", &sql]).stdout.lines().last(), Some("NaN,-0.0,3,3"), "{sql}");
+    }
+}

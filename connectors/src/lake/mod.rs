@@ -43,6 +43,7 @@
 //! version and tries again. Tables with column mapping, constraints, generated or identity columns, invariants or row tracking are refused.
 
 mod cached;
+mod files;
 pub mod publish;
 mod rewrite;
 mod rows;

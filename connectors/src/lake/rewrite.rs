@@ -3,48 +3,37 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt,
     sync::Arc,
 };
 
 use arrow::{
     array::{AsArray, RecordBatch},
-    datatypes::{DataType, Field, SchemaRef},
+    datatypes::DataType,
     util::display::array_value_to_string,
 };
-use async_trait::async_trait;
-use chrono::DateTime;
 use datafusion::{
-    catalog::{Session, TableProvider},
-    common::{JoinType, stats::Precision},
-    datasource::{
-        listing::PartitionedFile,
-        physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource},
-        source::DataSourceExec,
-        table_schema::TableSchema,
-    },
+    common::JoinType,
     error::{DataFusionError, Result as DataFusionResult},
     execution::{SendableRecordBatchStream, memory_pool::MemoryLimit},
     functions_aggregate::expr_fn::{count, first_value, max, min},
-    logical_expr::{Expr, Operator, TableType, binary_expr, ident, lit, when},
-    physical_plan::{ExecutionPlan, Statistics, stream::RecordBatchStreamAdapter},
+    logical_expr::{Expr, Operator, binary_expr, ident, lit, when},
+    physical_plan::stream::RecordBatchStreamAdapter,
     prelude::{DataFrame, SessionConfig, SessionContext},
     scalar::ScalarValue,
 };
 use deltalake::{DeltaTable, kernel::Add};
 use futures::StreamExt;
-use object_store::ObjectMeta;
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 use url::Url;
 use weir_pipelines::Mode;
 
 use super::{
+    files::Files,
     from_datafusion, publish,
     publish::LakeLoad,
-    schema::{Column, Fit, IS_CURRENT, VALID_FROM, VALID_TO, arrow_schema},
+    schema::{Column, Fit, IS_CURRENT, VALID_FROM, VALID_TO},
     stage::{Spec, Stage},
-    stats,
     table::Place,
 };
 use crate::error::{Error, Result};
@@ -127,7 +116,7 @@ fn read_staged(cx: &SessionContext, load: &LakeLoad, staged: &[Add]) -> Result<D
 
 fn read_staged_df(cx: &SessionContext, load: &LakeLoad, staged: &[Add]) -> DataFusionResult<DataFrame> {
     let columns = load.state.columns().map_err(DataFusionError::from)?;
-    cx.read_table(Arc::new(Files::new(&load.place, &columns, load.state.partitions(), staged)?))
+    cx.read_table(Arc::new(Files::staged(&load.place, &columns, load.state.partitions(), staged)?))
 }
 
 struct Work<'a> {
@@ -251,7 +240,7 @@ impl Work<'_> {
         let columns: Vec<Column> = self.old_columns().into_iter().chain(versions).collect();
         let closed = async {
             let inside: Vec<Column> = written.iter().map(|(column, _)| column.clone()).collect();
-            let news = self.cx.read_table(Arc::new(Files::new(&self.load.place, &inside, &self.fit.partitions, &added)?))?;
+            let news = self.cx.read_table(Arc::new(Files::staged(&self.load.place, &inside, &self.fit.partitions, &added)?))?;
             let keys = self.load.state.key.iter().enumerate().map(|(index, key)| ident(key).alias(format!("k{index}")));
             let news = news.select(keys.collect::<Vec<_>>())?;
             let rows = self.table_rows(table, &columns, Some(&touched)).await?;
@@ -421,82 +410,4 @@ fn removes(table: &DeltaTable, files: &BTreeSet<String>, place: &Place) -> Resul
         found.push(view.remove_action(true));
     }
     Ok(found)
-}
-
-/// Files that a load wrote and no table has yet, as a table.
-struct Files {
-    place: Place,
-    schema: TableSchema,
-    files: Vec<PartitionedFile>,
-    rows: usize,
-}
-
-impl Files {
-    fn new(place: &Place, columns: &[Column], partitions: &[String], adds: &[Add]) -> DataFusionResult<Self> {
-        let inside: Vec<Column> = columns.iter().filter(|column| !partitions.contains(&column.name)).cloned().collect();
-        // A partition column that rows lack is in no row: nobody asks for it.
-        let outside: Vec<&Column> = partitions.iter().filter_map(|name| columns.iter().find(|column| column.name == *name)).collect();
-        let fields: Vec<_> = outside.iter().map(|column| Arc::new(Field::new(&column.name, column.lake.clone(), true))).collect();
-        let mut files = Vec::with_capacity(adds.len());
-        for add in adds {
-            let mut values = Vec::with_capacity(outside.len());
-            for column in &outside {
-                let text = add.partition_values.get(&column.name).cloned().flatten();
-                values.push(ScalarValue::Utf8(text).cast_to(&column.lake)?);
-            }
-            let meta = ObjectMeta {
-                location: place.path(&add.path),
-                // Nobody asks: the file is the run's own.
-                last_modified: DateTime::UNIX_EPOCH,
-                size: add.size.unsigned_abs(),
-                e_tag: None,
-                version: None,
-            };
-            files.push(PartitionedFile::new_from_meta(meta).with_partition_values(values));
-        }
-        let rows = adds.iter().map(|add| usize::try_from(stats::rows(add)).unwrap_or(usize::MAX)).sum();
-        let schema = TableSchema::builder(arrow_schema(&inside)).with_table_partition_cols(fields).build();
-        Ok(Self { place: place.clone(), schema, files, rows })
-    }
-}
-
-impl fmt::Debug for Files {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Files").field("place", &self.place.name).field("files", &self.files.len()).finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl TableProvider for Files {
-    fn schema(&self) -> SchemaRef {
-        self.schema.table_schema().clone()
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        _: &[Expr],
-        limit: Option<usize>,
-    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let groups = state.config().target_partitions().clamp(1, self.files.len().max(1));
-        let mut shared: Vec<Vec<PartitionedFile>> = vec![Vec::new(); groups];
-        for (index, file) in self.files.iter().enumerate() {
-            shared[index % groups].push(file.clone());
-        }
-        let mut statistics = Statistics::new_unknown(self.schema.table_schema());
-        statistics.num_rows = Precision::Exact(self.rows);
-        let source = Arc::new(ParquetSource::new(self.schema.clone()));
-        let config = FileScanConfigBuilder::new(self.place.store_url(), source)
-            .with_file_groups(shared.into_iter().map(FileGroup::new).collect())
-            .with_statistics(statistics)
-            .with_projection_indices(projection.cloned())?
-            .with_limit(limit)
-            .build();
-        Ok(DataSourceExec::from_data_source(config))
-    }
 }

@@ -17,7 +17,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path, prefix::PrefixStore};
 use url::Url;
 
-use super::rows::Rows;
+use super::{files::Files, rows::Rows};
 use crate::error::{Beneath, Error, Result};
 
 /// Which state of a table is meant.
@@ -263,7 +263,10 @@ pub async fn provider(table: &DeltaTable) -> Result<Arc<dyn TableProvider>> {
     let provider = table.table_provider().await.map_err(|error| {
         Error::system("lake-table", format!("cannot read the table at \"{}\": {error}", table.table_url())).because(error)
     })?;
-    Ok(Arc::new(Rows(provider)))
+    Ok(match Files::of(table, provider.schema()) {
+        Some(files) => Arc::new(files),
+        None => Arc::new(Rows(provider)),
+    })
 }
 
 /// What a commit of a table says of itself.

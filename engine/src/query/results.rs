@@ -7,8 +7,9 @@ use std::{
 };
 
 use arrow::{
-    array::RecordBatch,
-    datatypes::{DataType, SchemaRef},
+    array::{ArrayRef, AsArray, GenericByteViewArray, RecordBatch, RecordBatchOptions},
+    buffer::Buffer,
+    datatypes::{ByteViewType, DataType, SchemaRef},
 };
 use datafusion::{
     catalog::TableProvider,
@@ -195,9 +196,12 @@ impl Keeping {
 
     /// Takes a batch. None: it has become too large.
     pub fn take(mut self, batch: &RecordBatch) -> Option<Self> {
+        let columns = batch.columns().iter().map(alone).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let batch = RecordBatch::try_new_with_options(batch.schema(), columns, &options).ok()?;
         // What a slice holds alive counts, not what it shows.
         self.bytes += size_of::<RecordBatch>() + batch.get_array_memory_size();
-        self.batches.push(batch.clone());
+        self.batches.push(batch);
         (self.bytes <= ANSWER_MAX).then_some(self)
     }
 
@@ -209,9 +213,24 @@ impl Keeping {
     }
 }
 
+/// A column that holds no more than its values: texts as they come from a file hold the whole page alive that they were in.
+fn alone(column: &ArrayRef) -> ArrayRef {
+    fn held<T: ByteViewType>(column: &GenericByteViewArray<T>) -> bool {
+        column.total_buffer_bytes_used() < column.data_buffers().iter().map(Buffer::capacity).sum()
+    }
+    match column.data_type() {
+        DataType::Utf8View if held(column.as_string_view()) => Arc::new(column.as_string_view().gc()),
+        DataType::BinaryView if held(column.as_binary_view()) => Arc::new(column.as_binary_view().gc()),
+        _ => column.clone(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::{Field, Schema};
+    use arrow::{
+        array::{BinaryViewArray, StringViewArray},
+        datatypes::{Field, Schema},
+    };
     use datafusion::{
         datasource::{empty::EmptyTable, provider_as_source},
         logical_expr::{LogicalPlanBuilder, lit, scalar_subquery},
@@ -270,6 +289,23 @@ mod tests {
         assert!(asked(&"x".repeat(SQL_MAX + 1), "").is_none());
         assert!(asked("", &"x".repeat(ANSWER_MAX)).is_none(), "the value of a parameter is not in the text");
         assert!(Question::of("", &scan(&table, lit(1).is_not_null()), |_| false).is_none(), "the table is no newest version");
+    }
+
+    #[test]
+    fn a_short_answer_holds_no_page_of_a_file_alive() {
+        let long = |at: usize| format!("{at:>200}");
+        let texts: ArrayRef = Arc::new(StringViewArray::from_iter_values((0..20_000).map(long)));
+        let bytes: ArrayRef = Arc::new(BinaryViewArray::from_iter_values((0..20_000).map(long)));
+        let schema = Arc::new(Schema::new(vec![Field::new("t", DataType::Utf8View, false), Field::new("b", DataType::BinaryView, false)]));
+        let page = RecordBatch::try_new(schema, vec![texts, bytes]).expect("a batch");
+        let lake = || Arc::new(Tables::new("/nowhere", Arc::default()));
+        let keeping = || Keeping::new(Arc::new(Results::new([lake(), lake()])), question(&table(), 1_i64));
+        let kept = keeping().take(&page.slice(7, 2)).expect("it is small");
+        assert!(kept.bytes < 4_000, "{}", kept.bytes);
+        assert_eq!(kept.batches, [page.slice(7, 2)]);
+        assert!(keeping().take(&page).is_none(), "nor is a long one kept");
+        let none = RecordBatch::new_empty(Arc::new(Schema::empty())).slice(0, 0);
+        assert_eq!(keeping().take(&none).expect("it is small").batches, [none]);
     }
 
     #[test]

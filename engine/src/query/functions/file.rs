@@ -10,13 +10,15 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::ScalarValue,
+    common::{ColumnStatistics, ScalarValue, Statistics},
     datasource::{
         file_format::parquet::ParquetFormat,
         listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl},
+        physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder},
+        source::DataSourceExec,
     },
     error::Result as DfResult,
-    logical_expr::{Expr, TableType},
+    logical_expr::{Expr, TableProviderFilterPushDown, TableType},
     physical_plan::ExecutionPlan,
     prelude::SessionContext,
 };
@@ -24,6 +26,7 @@ use serde_json::{Map, Value};
 use weir_connectors::{
     Blame, Error, Purpose, Reject, Rejects, RunContext, Source, SourceContext,
     files::{self, FoundFile},
+    floats::{is_float, unbounded},
 };
 use weir_pipelines::{Diagnostic, SqlText};
 
@@ -192,7 +195,73 @@ fn parquet(found: &[FoundFile], format: Option<&str>, schema: &SchemaRef) -> Opt
     let extension = String::new();
     let options = ListingOptions::new(Arc::new(ParquetFormat::default())).with_file_extension(extension);
     let config = ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options).with_schema(schema.clone());
-    ListingTable::try_new(config).ok().map(|table| Arc::new(table) as Arc<dyn TableProvider>)
+    let floats: Vec<usize> = (0..schema.fields().len()).filter(|at| is_float(schema.field(*at).data_type())).collect();
+    if floats.is_empty() {
+        return ListingTable::try_new(config).ok().map(|table| Arc::new(table) as Arc<dyn TableProvider>);
+    }
+    let adapter = unbounded(floats.iter().map(|at| schema.field(*at).name().clone()));
+    let table = ListingTable::try_new(config.with_expr_adapter_factory(adapter)).ok()?;
+    Some(Arc::new(WithFloats { table, floats }))
+}
+
+/// Parquet files with floating point numbers. DataFusion answers by the bounds of a column, and takes one of equal bounds for constant; NaN is in
+/// neither bound.
+#[derive(Debug)]
+struct WithFloats {
+    table: ListingTable,
+    floats: Vec<usize>,
+}
+
+impl WithFloats {
+    fn without_bounds(&self, mut statistics: Statistics) -> Statistics {
+        for at in &self.floats {
+            if let Some(column) = statistics.column_statistics.get_mut(*at) {
+                *column =
+                    ColumnStatistics { null_count: column.null_count, byte_size: column.byte_size, ..ColumnStatistics::new_unknown() };
+            }
+        }
+        statistics
+    }
+}
+
+#[async_trait]
+impl TableProvider for WithFloats {
+    fn schema(&self) -> SchemaRef {
+        self.table.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        self.table.table_type()
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        self.table.supports_filters_pushdown(filters)
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let plan = self.table.scan(state, projection, filters, limit).await?;
+        let Some(config) = plan.downcast_ref::<DataSourceExec>().and_then(|exec| exec.data_source().downcast_ref::<FileScanConfig>())
+        else {
+            return Ok(plan);
+        };
+        let known = self.without_bounds(config.statistics());
+        let groups = config.file_groups.iter().map(|group| {
+            let files = group.iter().cloned().map(|mut file| {
+                file.statistics = file.statistics.map(|statistics| Arc::new(self.without_bounds(Arc::unwrap_or_clone(statistics))));
+                file
+            });
+            FileGroup::new(files.collect())
+        });
+        let groups = groups.collect();
+        let config = FileScanConfigBuilder::from(config.clone()).with_file_groups(groups).with_statistics(known);
+        Ok(DataSourceExec::from_data_source(config.build()))
+    }
 }
 
 /// Files as a table that the reader of runs reads, anew each time.
