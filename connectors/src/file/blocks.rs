@@ -6,6 +6,7 @@ use datafusion::execution::memory_pool::MemoryReservation;
 
 use super::{
     block::{BadRecord, BlockFormat},
+    buffer::{Buffer, Buffers},
     bytes::{Input, Opening, unwrap_io},
     json_document::JsonRecords,
     list::FoundFile,
@@ -19,7 +20,7 @@ const RAW_MAX_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Block {
     /// Whole records.
-    pub bytes: Vec<u8>,
+    pub bytes: Buffer,
     /// The line they start on, from 1; in a JSON document, the number of the first record.
     pub first_line: u64,
     /// Records that were passed over.
@@ -70,16 +71,11 @@ impl Blocks {
         let record_max_bytes = cutting.record_max_bytes.max(1);
         let from = match &cutting.document {
             Some(document) => From::Document(Box::new(JsonRecords::new(input, document.records.as_deref(), record_max_bytes))),
-            None => From::Lines(Box::new(Lines {
-                input,
-                format: cutting.format.clone(),
-                rest: Vec::new(),
-                ended: false,
-                line: 1,
-                block_bytes,
-                record_max_bytes,
-                memory,
-            })),
+            None => {
+                let buffers = Buffers::new(block_bytes);
+                let (format, rest) = (cutting.format.clone(), buffers.take());
+                From::Lines(Box::new(Lines { input, format, buffers, rest, ended: false, line: 1, record_max_bytes, memory }))
+            }
         };
         Ok(Self { from, block_bytes })
     }
@@ -93,12 +89,14 @@ impl Blocks {
     pub fn next_block(&mut self) -> Result<Option<Block>> {
         match &mut self.from {
             From::Lines(lines) => {
-                lines.block_bytes = self.block_bytes;
+                if lines.buffers.size() != self.block_bytes {
+                    lines.buffers = Buffers::new(self.block_bytes);
+                }
                 lines.next_block()
             }
             From::Document(records) => {
                 let block = records.next_block(self.block_bytes).map_err(from_input)?;
-                Ok(block.map(|block| Block { bytes: block.text, first_line: block.first_line, bad: block.bad }))
+                Ok(block.map(|block| Block { bytes: block.text.into(), first_line: block.first_line, bad: block.bad }))
             }
         }
     }
@@ -119,34 +117,32 @@ fn from_input(mut error: Error) -> Error {
 struct Lines {
     input: Input,
     format: Arc<dyn BlockFormat>,
-    rest: Vec<u8>,
+    buffers: Arc<Buffers>,
+    /// What was read and is in no block yet.
+    rest: Buffer,
     ended: bool,
     line: u64,
-    block_bytes: usize,
     record_max_bytes: usize,
     memory: Option<MemoryReservation>,
 }
 
 impl Lines {
     fn next_block(&mut self) -> Result<Option<Block>> {
+        let block_bytes = self.buffers.size();
         let mut block = std::mem::take(&mut self.rest);
         loop {
             // A record longer than a block doubles what is looked at, so that looking again costs no more than twice.
-            let aim = if block.len() < self.block_bytes {
-                self.block_bytes
-            } else {
-                (block.len() * 2).min(self.record_max_bytes.max(block.len()))
-            };
+            let aim = if block.len() < block_bytes { block_bytes } else { (block.len() * 2).min(self.record_max_bytes.max(block.len())) };
             if !self.ended && block.len() < aim {
-                let want = aim - block.len();
                 if let Some(memory) = &self.memory {
-                    memory.try_resize(aim.saturating_sub(self.block_bytes)).map_err(|error| {
+                    memory.try_resize(aim.saturating_sub(block_bytes)).map_err(|error| {
                         Error::user("memory", "a record is too long for the memory that is left")
                             .help("raise \"[memory] limit\", or lower \"record_max\"")
                             .because(error)
                     })?;
                 }
-                self.ended = self.input.fill(&mut block, want)?;
+                block.read(aim, |room| self.input.fill(room))?;
+                self.ended = block.len() < aim;
             }
             if block.is_empty() {
                 return Ok(None);
@@ -164,9 +160,9 @@ impl Lines {
             } else if whole == 0 {
                 whole = block.len();
             }
-            // A new block is made at its full size, the old one keeps its memory: one copy, of less than a record as a rule.
-            self.rest = Vec::with_capacity(self.block_bytes.max(block.len() - whole));
-            self.rest.extend_from_slice(&block[whole..]);
+            // One copy, of less than a record as a rule.
+            self.rest = self.buffers.take();
+            self.rest.extend(&block[whole..]);
             block.truncate(whole);
             let first_line = self.line;
             self.line += memchr::memchr_iter(b'\n', &block).count() as u64;
@@ -175,16 +171,19 @@ impl Lines {
     }
 
     /// Passes over the rest of a line of which `start` was read.
-    fn pass_over(&mut self, start: Vec<u8>) -> Result<Block> {
+    fn pass_over(&mut self, start: Buffer) -> Result<Block> {
         let mut length = start.len() as u64;
         let raw = String::from_utf8_lossy(&start[..start.len().min(RAW_MAX_BYTES)]).into_owned();
-        let mut more = start;
+        drop(start);
+        let mut more = self.buffers.take();
         loop {
-            more.clear();
-            self.ended = self.input.fill(&mut more, self.block_bytes)?;
+            more.truncate(0);
+            more.read(self.buffers.size(), |room| self.input.fill(room))?;
+            self.ended = more.len() < self.buffers.size();
             if let Some(newline) = memchr::memchr(b'\n', &more) {
                 length += newline as u64;
-                self.rest = more.split_off(newline + 1);
+                self.rest = self.buffers.take();
+                self.rest.extend(&more[newline + 1..]);
                 break;
             }
             length += more.len() as u64;
@@ -202,7 +201,7 @@ impl Lines {
             raw: format!("{raw}… ({length} bytes)"),
             fields: None,
         };
-        Ok(Block { bytes: Vec::new(), first_line: self.line, bad: vec![bad] })
+        Ok(Block { bytes: Buffer::default(), first_line: self.line, bad: vec![bad] })
     }
 }
 
@@ -262,7 +261,7 @@ mod tests {
                 prop_assert_eq!(block.first_line, line);
                 line += memchr::memchr_iter(b'\n', &block.bytes).count() as u64;
             }
-            let whole: Vec<u8> = blocks.into_iter().flat_map(|block| block.bytes).collect();
+            let whole: Vec<u8> = blocks.into_iter().flat_map(|block| block.bytes.to_vec()).collect();
             prop_assert_eq!(String::from_utf8(whole).expect("text"), text);
         }
     }

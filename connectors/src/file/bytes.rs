@@ -198,14 +198,21 @@ impl Input {
         Ok(self)
     }
 
-    /// Appends up to `want` bytes to `to`; fewer only where the file ends, which is then said by `true`.
-    pub fn fill(&mut self, to: &mut Vec<u8>, want: usize) -> Result<bool> {
-        if self.cancel.is_cancelled() {
-            return Err(interrupted());
+    /// Fills `to`, and says how much of it; not all only where the file ends.
+    pub fn fill(&mut self, to: &mut [u8]) -> Result<usize> {
+        let mut got = 0;
+        while got < to.len() {
+            if self.cancel.is_cancelled() {
+                return Err(interrupted());
+            }
+            match self.reader.read(&mut to[got..]) {
+                Ok(0) => break,
+                Ok(more) => got += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.explain(error)),
+            }
         }
-        to.reserve(want);
-        let got = (&mut self.reader).take(want as u64).read_to_end(to).map_err(|error| self.explain(error))?;
-        Ok(got < want)
+        Ok(got)
     }
 
     fn explain(&self, error: io::Error) -> Error {
@@ -392,9 +399,14 @@ pub(super) mod tests {
             Opening { compression: None, encoding, read: Some(count.clone()), handle: Handle::current(), cancel: CancellationToken::new() };
         let read = move || {
             let mut input = Input::open(&file, &opening)?;
-            let mut bytes = Vec::new();
-            while !input.fill(&mut bytes, 1000)? {}
-            Ok((bytes, count.bytes()))
+            let (mut bytes, mut part) = (Vec::new(), [0; 1000]);
+            loop {
+                let got = input.fill(&mut part)?;
+                bytes.extend_from_slice(&part[..got]);
+                if got < part.len() {
+                    return Ok((bytes, count.bytes()));
+                }
+            }
         };
         tokio::task::spawn_blocking(read).await.expect("no panic")
     }

@@ -14,7 +14,13 @@ mod structure;
 mod tests;
 pub(super) mod values;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use arrow::{
     array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt64Array, new_null_array},
@@ -210,7 +216,9 @@ impl BlockFormat for CsvFormat {
         let skipped_lines = lines(&first_block[..skipped_bytes]);
         let format = self.clone();
         let structure = self.structure(names.len().max(1));
-        let decoder = Arc::new(CsvDecoder { style: self.style(), format, structure, wanted, sources });
+        let last_bytes = sources.iter().map(|_| AtomicUsize::new(0)).collect();
+        let last_rows = AtomicUsize::new(0);
+        let decoder = Arc::new(CsvDecoder { style: self.style(), format, structure, wanted, sources, last_rows, last_bytes });
         Ok(Start { decoder, skipped_bytes, skipped_lines })
     }
 
@@ -266,6 +274,9 @@ struct CsvDecoder {
     wanted: SchemaRef,
     /// For each wanted column, the file's; none when the file lacks it.
     sources: Vec<Option<usize>>,
+    /// Rows of the last block, and for each wanted column the bytes of its texts there: the next will be about as large.
+    last_rows: AtomicUsize,
+    last_bytes: Vec<AtomicUsize>,
 }
 
 /// A row that cannot stay.
@@ -280,14 +291,16 @@ impl BlockDecoder for CsvDecoder {
         if block.len() > i32::MAX as usize - 64 {
             return Err(Error::weir("block-too-long", format!("a block of {} bytes is longer than 2 GiB", block.len())));
         }
-        let rows_guess = block.len() / (8 * self.structure.fields).max(16);
-        let mut columns: Vec<Option<Column>> = self
-            .wanted
-            .fields()
-            .iter()
-            .zip(&self.sources)
-            .map(|(field, source)| source.and_then(|_| Column::new(field.data_type(), rows_guess)))
-            .collect();
+        let guess = |last: &AtomicUsize, most: usize| match last.load(Ordering::Relaxed) {
+            0 => None,
+            last => Some((last + last / 16 + 16).min(most)),
+        };
+        let rows_guess = guess(&self.last_rows, block.len()).unwrap_or(block.len() / (8 * self.structure.fields).max(16));
+        let column = |at: usize| {
+            let column = self.sources[at].and_then(|_| Column::new(self.wanted.field(at).data_type(), rows_guess))?;
+            Some(column.with_room(guess(&self.last_bytes[at], block.len() + 16).unwrap_or_default()))
+        };
+        let mut columns: Vec<Option<Column>> = (0..self.sources.len()).map(column).collect();
         let texts = columns.iter().flatten().any(Column::is_text);
         let careful = self.structure.careful(block);
         let mut index = Index::default();
@@ -319,6 +332,10 @@ impl BlockDecoder for CsvDecoder {
             at = next;
         }
 
+        self.last_rows.store(rows, Ordering::Relaxed);
+        for (column, last) in columns.iter().zip(&self.last_bytes) {
+            last.store(column.as_ref().map_or(0, Column::text_bytes), Ordering::Relaxed);
+        }
         let keep = (!spoilt.is_empty()).then(|| {
             let mut keep = vec![true; rows];
             spoilt.iter().for_each(|s| keep[s.row] = false);

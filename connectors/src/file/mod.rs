@@ -13,6 +13,7 @@
 
 pub mod block;
 pub mod blocks;
+pub mod buffer;
 pub mod bytes;
 pub mod columnar;
 pub mod csv;

@@ -41,6 +41,7 @@ use tokio::sync::mpsc;
 use super::{
     block::{BadRecord, BlockDecoder},
     blocks::{Block, Blocks, Cutting},
+    buffer::Buffer,
     bytes::{Opening, interrupted},
     columnar::{self, Adapter, Batches},
     list::FoundFile,
@@ -260,7 +261,7 @@ impl ExecutionPlan for FileScan {
 
 /// A piece of a file, to be decoded by whoever takes it.
 enum Work {
-    Block { part: Arc<Part>, decoder: Option<Arc<dyn BlockDecoder>>, bytes: Vec<u8>, from: usize, first_line: u64, bad: Vec<BadRecord> },
+    Block { part: Arc<Part>, decoder: Option<Arc<dyn BlockDecoder>>, bytes: Buffer, from: usize, first_line: u64, bad: Vec<BadRecord> },
     Rows { part: Arc<Part>, adapter: Arc<Adapter>, rows: RecordBatch, first_row: u64 },
     RowGroup { part: Arc<Part>, adapter: Arc<Adapter>, index: usize, first_row: u64 },
 }

@@ -21,6 +21,7 @@ use super::{
     Compression, Decimal, FileSource, Format, Metadata,
     block::{BlockFormat, Inference},
     blocks::{Blocks, Cutting, Document},
+    buffer::Buffer,
     bytes::Opening,
     columnar,
     csv::CsvFormat,
@@ -404,7 +405,7 @@ impl Learner {
     /// Learns from the rest of a file whose columns are known by now, on several threads: each keeps a state of its own,
     /// and the narrowest type that holds what all of them saw is the type.
     fn learn_rest(&self, mut blocks: Blocks, state: &mut Inference) -> Result<()> {
-        let (sender, receiver) = std::sync::mpsc::sync_channel::<Vec<u8>>(1);
+        let (sender, receiver) = std::sync::mpsc::sync_channel::<Buffer>(1);
         let receiver = Mutex::new(receiver);
         let start = || Inference {
             columns: state.columns.iter().map(|(name, kind)| (name.clone(), kind.clone())).collect(),

@@ -401,6 +401,26 @@ impl Column {
         })
     }
 
+    /// Makes room for so many bytes of texts.
+    #[must_use]
+    pub fn with_room(mut self, bytes: usize) -> Self {
+        match &mut self {
+            Self::Text(texts) | Self::Binary(texts) => texts.bytes = vec![0; bytes],
+            Self::LargeText(texts) => texts.bytes = vec![0; bytes],
+            _ => {}
+        }
+        self
+    }
+
+    /// The bytes of its texts.
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Text(texts) | Self::Binary(texts) => texts.used,
+            Self::LargeText(texts) => texts.used,
+            _ => 0,
+        }
+    }
+
     /// Whether it takes text as it stands, which must be UTF-8 then.
     pub fn is_text(&self) -> bool {
         matches!(self, Self::Text(_) | Self::LargeText(_))
