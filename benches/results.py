@@ -24,13 +24,21 @@ def put(heading, lines):
     FILE.write_text("\n\n".join(part.strip() for part in [head, *sections]) + "\n")
 
 
-def circumstances():
-    """Commit, date and machine, as a sentence."""
+def has(heading):
+    """Whether there is a section under this heading."""
+    return FILE.exists() and f"## {heading}" in FILE.read_text().splitlines()
+
+
+def commit():
+    """The commit, and whether there is more than it holds. What benches wrote into RESULTS.md itself is none of it."""
     def git(*arguments):
         return subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True).stdout.strip()
 
-    commit = git("rev-parse", "--short", "HEAD") or "unknown"
-    if git("status", "--porcelain", "--untracked-files=no"):
-        commit += " and what was not committed then"
+    more = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!RESULTS.md")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + (" and what was not committed then" if more else "")
+
+
+def circumstances():
+    """Commit, date and machine, as a sentence."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"Commit {commit}, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} processors, {platform.machine()}, {memory:.0f} GiB."
+    return f"Commit {commit()}, {time.strftime('%Y-%m-%d')}, {os.cpu_count()} processors, {platform.machine()}, {memory:.0f} GiB."

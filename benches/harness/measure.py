@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from loading.needs import BENCH, last_words
+from harness.needs import BENCH, last_words
 
 DEADLINE = 1800  # seconds that a command may take
 
@@ -83,10 +83,10 @@ def busy():
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(command, environment, server):
-    """Runs a command beside the server of that process id. Returns a Run and what the command said; fails with its last words."""
-    log = BENCH / "load.log"
-    before, others = cpu(server), busy()
+def measure(command, environment, servers=()):
+    """Runs a command beside the servers of those process ids. Returns a Run and what the command said; fails with its last words."""
+    log = BENCH / "bench.log"
+    before, others = sum(map(cpu, servers)), busy()
     with open(log, "wb") as output:
         started = time.monotonic()
         process = subprocess.Popen(
@@ -114,6 +114,8 @@ def measure(command, environment, server):
         raise Failed(f"ended with {process.returncode} after {seconds:.0f} s: {last_words(said)}")
     # A program that times its own statement says so.
     told = re.search(r"(?m)^seconds ([0-9.]+)$", said)
-    client, server = usage.ru_utime + usage.ru_stime, cpu(server) - before
+    client, server = usage.ru_utime + usage.ru_stime, sum(map(cpu, servers)) - before
     others = max(0, others - client - server) / (seconds * os.cpu_count())
-    return Run(float(told.group(1)) if told else seconds, memory.peak, client, server, others), said
+    # What ends before the first look is known to the system.
+    peak = memory.peak or usage.ru_maxrss * 1024
+    return Run(float(told.group(1)) if told else seconds, peak, client, server, others), said

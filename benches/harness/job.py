@@ -1,0 +1,284 @@
+"""What a job is: programs that do the same work in turn, each verified before its time counts, and the section that tells of them."""
+
+import contextlib
+import dataclasses
+import decimal
+import json
+import re
+import shutil
+import statistics
+import subprocess
+
+import results
+from harness.measure import Failed, measure
+from harness.needs import BENCH, PEERS, PROGRAMS, WORK, free, python
+
+MEMORY = "256MB"  # Weir's limit, and DuckDB's
+SLOW = 60  # seconds from which a peer runs once
+BIG = 2  # scales above are for Weir, its limits and few peers
+FIGURES = BENCH / "figures.json"
+KEY = ["l_orderkey", "l_linenumber"]
+SUMMED = ["l_orderkey", "l_quantity", "l_extendedprice"]
+
+
+@dataclasses.dataclass
+class Program:
+    """One way to do a job: `prepare` makes everything ready, `command` is measured, `found` looks at what came of it."""
+
+    name: str
+    command: list
+    found: object  # called with what the command said; returns numbers, or None where there is nothing
+    want: list
+    names: list = dataclasses.field(default_factory=list)  # of what follows the count
+    prepare: object = lambda: None
+    inputs: list = dataclasses.field(default_factory=list)
+    environment: dict = dataclasses.field(default_factory=dict)
+    slack: float = 0  # what sums of floating-point numbers may lose by their order
+    peer: bool = True
+    rows: int = 0  # that it reads, where they are not those that arrive
+    again: object = None  # the program whose time this one is compared with; the job's first otherwise
+    runs: list = dataclasses.field(default_factory=list)
+    failure: str = ""
+    wrong: str = ""
+
+    def median(self, what="seconds"):
+        return statistics.median(getattr(run, what) for run in self.runs)
+
+
+class Job:
+    """What is done, by which programs, and what is wanted of Weir. A context: inside it servers run and data is there."""
+
+    name = title = what = left_out = ""
+    inputs = []  # formats of the data
+    room = 0.0  # GB that the work takes at scale 1, besides data
+    warms = "all"  # whose first turn does not count: all, own (not peers), none
+    scaled = True  # whether scale means anything to it
+    scale_max = None
+
+    def __init__(self, bench, scale):
+        self.bench, self.scale, self.data = bench, scale, bench.data(scale)
+        self.stack, self.servers, self.programs, self.facts, self.notes = contextlib.ExitStack(), [], [], {}, []
+
+    @property
+    def big(self):
+        return self.scale > BIG
+
+    @property
+    def heading(self):
+        return f"{self.title}, scale {self.scale:g}" if self.scaled else self.title
+
+    def wants(self):
+        """The formats of data at this scale."""
+        return self.inputs
+
+    def why_not(self):
+        """Why it cannot run here, or nothing."""
+        if self.scale_max and self.scale > self.scale_max:
+            return f"{self.left_out or 'it does not run'} above scale {self.scale_max:g}"
+        need, there = self.data.missing(self.wants()) + self.room * (self.scale if self.scaled else 1) + 0.5, free()
+        return f"it takes {need:.1f} GB of disk, and {there:.1f} GB are free" if need > there else ""
+
+    def __enter__(self):
+        shutil.rmtree(WORK, ignore_errors=True)
+        WORK.mkdir(parents=True)
+        try:
+            self.facts = self.data.make(self.wants()) if self.wants() else {}
+            self.ready()
+            self.programs = list(self.list())
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.stack.close()
+        shutil.rmtree(WORK, ignore_errors=True)
+
+    def ready(self):
+        """Starts servers."""
+
+    def list(self):
+        """The programs; the first is Weir's, with which the others are compared."""
+        return []
+
+    def goals(self):
+        """What was wanted: (text, whether it is met, or None where it cannot be said; what was seen)."""
+        return []
+
+    def weir(self, name, pipeline, *connections):
+        """A project with one pipeline: the command that runs it."""
+        folder = WORK / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "weir.toml").write_text("\n".join([f'[memory]\nlimit = "{MEMORY}"\n', *(server.connection for server in connections)]))
+        (folder / "pipeline.toml").write_text(pipeline)
+        return [self.bench.weir, "--quiet", "run", str(folder / "pipeline.toml")]
+
+    def find(self, start):
+        return next((program for program in self.programs if program.name.startswith(start) and program.runs), None)
+
+    def ratio(self, start, mine=None):
+        """Weir's seconds by another's."""
+        mine, other = self.find(mine) if mine else self.programs[0], self.find(start)
+        return mine.median() / other.median() if mine and mine.runs and other else None
+
+    def turn(self, program):
+        """One run, from what it starts with to a look at what arrived."""
+        program.prepare()
+        for file in program.inputs:
+            with open(file, "rb", buffering=0) as warm:
+                while warm.read(1 << 22):
+                    pass
+        one, said = measure(list(map(str, program.command)), program.environment, [pid for _, pid in self.servers])
+        found = program.found(said)
+        if found is None:
+            raise Failed("it ended well, but nothing arrived")
+        want, found = (list(map(number, numbers)) for numbers in (program.want, found))
+        close = [abs(got - meant) <= abs(meant) * decimal.Decimal(program.slack) for got, meant in zip(found, want, strict=True)]
+        if all(close):
+            return one
+        if not program.peer or found[0] != want[0]:
+            raise Failed(f"it ended well, but count and sums are {', '.join(map(str, found))} instead of {', '.join(map(str, want))}")
+        # What another program makes of the values is told, and its time counts all the same.
+        told = zip(program.names, found[1:], want[1:], close[1:])
+        different = [f"sum({name}) is {got} instead of {meant}" for name, got, meant, same in told if not same]
+        program.wrong = f"loads all rows, but other values: {', '.join(different)}"
+        return one
+
+    def attempt(self, program, more=""):
+        try:
+            one = self.turn(program)
+        except Failed as failed:
+            program.failure = str(failed)
+            print(f"{self.name}, {program.name}{more}: {program.failure}", flush=True)
+            return None
+        cpu = f"client {one.client:.1f} s, server {one.server:.1f} s of CPU; others {one.others:.0%} of the machine"
+        print(f"{self.name}, {program.name}{more}: {one.seconds:.2f} s, {one.memory / 1e6:.0f} MB, {cpu}", flush=True)
+        return one
+
+    def warmed(self, program):
+        """After a turn that does not count."""
+
+    def run(self):
+        """All programs in turn, as often as was asked."""
+        for program in self.programs:
+            for name, why in self.bench.uninstalled.items():
+                if any(str(part).startswith(f"{PEERS / name}/") for part in program.command):
+                    program.failure = f"could not be installed: {why}"
+        slow = set()
+        for at in range(self.bench.runs + (self.warms != "none" and not self.bench.quick)):
+            for program in self.programs:
+                counts = self.bench.quick or self.warms == "none" or at > 0
+                if program.failure or (program.peer and program.name in slow and program.runs):
+                    continue
+                if counts or not (program.peer and self.warms == "own"):
+                    one = self.attempt(program, "" if counts else ", warming")
+                    if one and program.peer and one.seconds > SLOW:
+                        # One run of a slow peer is enough: it warms nobody.
+                        slow.add(program.name)
+                        counts = True
+                    if one and counts:
+                        program.runs.append(one)
+                    elif one:
+                        self.warmed(program)
+
+    def section(self):
+        """The lines of RESULTS.md."""
+        yield f"Made by `benches/compare`; read `benches/compare --help`. {results.circumstances()}"
+        yield ""
+        runs = [run for program in self.programs for run in program.runs]
+        others = [run.others for run in runs]
+        yield (
+            f"{self.what} Medians of {self.bench.runs} runs, the programs in turn (a peer that takes more than {SLOW} s ran once); what arrived was "
+            f"counted and summed each time. Weir's memory limit is {MEMORY}."
+        )
+        if others:
+            yield (
+                f"Everything else on the machine, the kernel's own work included, took {statistics.median(others):.0%} of its processors meanwhile "
+                f"(median; at most {max(others):.0%})."
+            )
+        yield ""
+        yield "| program | seconds: median (least to most) | runs | rows/s | Weir's seconds to its | peak memory | client: CPU s | server: CPU s |"
+        yield "|---|---|---|---|---|---|---|---|"
+        for program in self.programs:
+            if program.runs:
+                seconds, digits = [run.seconds for run in program.runs], 3 if program.median() < 1 else 2
+                base = program.again or self.programs[0]
+                ratio = f"{base.median() / program.median():.2f} ×" if base.runs and base is not program else "–"
+                yield (
+                    f"| {program.name} | {program.median():.{digits}f} ({min(seconds):.{digits}f} to {max(seconds):.{digits}f}) | {len(seconds)} "
+                    f"| {short((program.rows or int(program.want[0])) / program.median()) if program.want else '–'} | {ratio} "
+                    f"| {max(run.memory for run in program.runs) / 1e6:.0f} MB "
+                    f"| {program.median('client'):.1f} | {program.median('server'):.1f} |"
+                )
+        for note in [note for note in self.notes if note]:
+            yield from ["", note]
+        goals = list(self.goals())
+        if goals:
+            yield from ["", "Goals:", ""]
+            for text, met, seen in goals:
+                yield f"- {text}: " + ("not shown, a program did not run" if met is None else f"{'met' if met else 'missed'}, it shows {seen}")
+        if wrong := [program for program in self.programs if program.wrong]:
+            yield from ["", "Wrong, though they said it went well:", "", *(f"- {program.name}: {program.wrong}" for program in wrong)]
+        if failed := [program for program in self.programs if program.failure]:
+            yield from ["", "Did not run:", "", *(f"- {program.name}: {program.failure}" for program in failed)]
+        left_out = self.left_out_here()
+        if left_out:
+            yield from ["", f"Left out: {left_out}"]
+
+    def left_out_here(self):
+        return self.left_out
+
+    def failed(self):
+        return [f"{self.name}: {program.name}" for program in self.programs if program.failure and not program.peer]
+
+    def remember(self):
+        """Keeps Weir's medians, so that two scales can be compared."""
+        known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+        for program in self.programs:
+            if program.runs and not program.peer and program.name.startswith("Weir"):
+                figure = {"seconds": program.median(), "memory": max(run.memory for run in program.runs), "commit": results.commit()}
+                known.setdefault(self.title, {}).setdefault(program.name, {})[f"{self.scale:g}"] = figure
+        FIGURES.write_text(json.dumps(known, indent=1))
+
+
+def at_most(text, goal, ratio):
+    """A goal that a ratio does not exceed."""
+    return text, None if ratio is None else ratio <= goal, f"{ratio:.2f} ×" if ratio is not None else ""
+
+
+def at_least(text, goal, ratio):
+    return text, None if ratio is None else ratio >= goal, f"{ratio:.2f} ×" if ratio is not None else ""
+
+
+def inverse(ratio):
+    return 1 / ratio if ratio else None
+
+
+def number(text):
+    try:
+        return decimal.Decimal(str(text))
+    except decimal.InvalidOperation:
+        raise Failed(f"a sum is {text}") from None
+
+
+def short(value):
+    return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.0f} k" if value >= 1e4 else f"{value:.0f}"
+
+
+def sums(kind, place, names):
+    """What another reader finds in files: count and sums."""
+    command = [python("tables"), str(PROGRAMS), "sums", kind, str(place), ",".join(names)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    told = re.search(r"(?m)^facts (.*)$", done.stdout)
+    if done.returncode or not told:
+        raise Failed(f"what it wrote cannot be read: {done.stdout.strip().splitlines()[-1] if done.stdout.strip() else 'no word'}")
+    return told.group(1).split()
+
+
+def clean(*folders):
+    """Makes what a program left of its last turn go."""
+    for folder in folders:
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        else:
+            folder.unlink(missing_ok=True)

@@ -1,0 +1,67 @@
+"""What a command takes that has next to nothing to do: start, check a project, run ten rows."""
+
+import json
+
+from harness.job import MEMORY, Job, Program, clean, sums
+from harness.needs import PROGRAMS, WORK, python, quietly, sling
+
+ROWS = "id,name,amount,day\n" + "".join(f"{at},name {at},{at * 1.25},2026-03-{at:02}\n" for at in range(1, 11))
+RULES = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "integer"}, "name": {"type": "string"}, "amount": {"type": "number", "minimum": 0}, "day": {"type": "string", "format": "date"},
+    },
+    "required": ["id", "name", "amount", "day"],
+}  # fmt: skip
+WANT = [10, 55, 68.75]
+SUMMED = ["id", "amount"]
+
+
+class Startup(Job):
+    name, title = "startup", "Start-up, check, and ten rows"
+    scaled = False
+    room = 0.1
+
+    def ready(self):
+        self.what = (
+            "`weir --version`; `weir check` of a project with one pipeline, its contract and an expectation; a run of that pipeline over ten rows of CSV into the "
+            "lake. The other programs write the ten rows into a Parquet file."
+        )
+        (WORK / "few.csv").write_text(ROWS)
+
+    def list(self):
+        def prepare(folder):
+            clean(WORK / folder / ".weir", WORK / folder / "out", WORK / folder / "out.parquet", WORK / folder / "state")
+            (WORK / folder).mkdir(exist_ok=True)
+
+        def program(name, folder, command, kind, out, **more):
+            found = lambda said: sums(kind, WORK / folder / out, SUMMED)  # noqa: E731
+            return Program(name, command, found, WANT, SUMMED, lambda: prepare(folder), [WORK / "few.csv"], slack=1e-9, **more)
+
+        pipeline = (
+            'weir = 1\nname = "few"\n[source.rows]\ncontract = "rows.schema.json"\n[source.rows.file]\npath = "../few.csv"\n'
+            '[transform.kept]\nsql = "select id, name, amount, day from rows where amount > 0"\n'
+            '[[expect]]\non = "kept"\nname = "ids are positive"\nsql = "select * from kept where id < 1"\n'
+            '[sink.out]\nfrom = "kept"\nmode = "append"\n[sink.out.lake]\ntable = "bench.few"\n'
+        )
+        command = self.weir("weir", pipeline)
+        (WORK / "weir" / "rows.schema.json").write_text(json.dumps(RULES))
+        yield program("Weir, a run of ten rows", "weir", command, "delta", ".weir/lake/bench/few", peer=False)
+        weir = self.bench.weir
+        for name, words in (("Weir, `weir check`", ["check", WORK / "weir" / "pipeline.toml"]), ("Weir, `weir --version`", ["--version"])):
+            yield Program(name, [weir, *words], lambda said: [], [], peer=False)
+
+        out = WORK / "duckdb" / "out.parquet"
+        query = f"copy (select * from read_csv('{WORK / 'few.csv'}') where amount > 0) to '{out}' (format parquet)"
+        yield program("DuckDB 2.0, in Python", "duckdb", [python("tables"), PROGRAMS, "duckdb", MEMORY, WORK / "duckdb", query], "parquet", "out.parquet")
+        code = f'pl.scan_csv("{WORK / "few.csv"}", try_parse_dates=True).filter(c("amount") > 0).sink_parquet("{WORK / "polars" / "out.parquet"}")'
+        yield program("Polars 2.1", "polars", [python("tables"), PROGRAMS, "polars", code], "parquet", "out.parquet")
+        quiet = quietly(WORK / "home")
+        command = [sling(), "run", "--src-stream", f"file://{WORK / 'few.csv'}", "--tgt-object", f"file://{WORK / 'sling' / 'out.parquet'}"]
+        yield program("Sling 1.4.11", "sling", command, "parquet", "out.parquet", environment=quiet)
+        command = [python("loaders"), PROGRAMS, "dlt_few", WORK / "few.csv", WORK / "dlt"]
+        yield program("dlt 1.31, filesystem", "dlt", command, "parquet", "out/bench/few/*.parquet", environment=quiet)
+
+    def goals(self):
+        ten = self.find("Weir, a run")
+        yield "a run of ten rows in at most 150 ms", ten and ten.median() <= 0.15, f"{ten.median() * 1e3:.0f} ms" if ten else ""
