@@ -125,7 +125,7 @@ def events(rows, file, facts):
 
 
 def sums(kind, place, columns):
-    """Count and sums of a Parquet file or folder, a Delta table, or a table of a DuckDB file: by readers that are not Weir's."""
+    """Count and sums of Parquet or CSV files, a Delta table, or a table of a DuckDB file: by readers that are not Weir's."""
     what = ", ".join(["count(*)", *(f"sum({name})" for name in columns.split(",") if name)])
     if kind == "delta":
         from deltalake import DeltaTable, QueryBuilder
@@ -137,7 +137,7 @@ def sums(kind, place, columns):
 
         file, _, table = place.partition("#")
         database = duckdb.connect(file, read_only=True) if kind == "duckdb" else duckdb.connect()
-        row = database.execute(f"select {what} from " + (table if kind == "duckdb" else f"read_parquet('{place}')")).fetchone()
+        row = database.execute(f"select {what} from " + (table if kind == "duckdb" else f"read_{kind}('{place}')")).fetchone()
     print("facts", *row)
 
 
@@ -251,8 +251,8 @@ def dlt_events(file, folder):
 
     path, _, name = file.rpartition("/")
     rows = (filesystem(bucket_url=f"file://{path}", file_glob=name) | read_jsonl()).with_name("events")
-    rows.max_table_nesting = 0
-    rows.apply_hints(table_format="delta", write_disposition="append")
+    lists = {name: {"data_type": "json"} for name in ("tags", "items")}
+    rows.apply_hints(table_format="delta", write_disposition="append", columns=lists)
     pipeline = it.pipeline("events", destination=it.destinations.filesystem(f"file://{folder}/out"), dataset_name="bench", pipelines_dir=f"{folder}/state")
     print(pipeline.run(rows))
 

@@ -33,8 +33,9 @@ class Contract(Job):
                 found = lambda said, kind=kind, out=WORK / folder / place: sums(kind, out, SUMMED)  # noqa: E731
                 prepare = lambda folder=WORK / folder: clean(folder / ".weir", folder / "out.parquet")  # noqa: E731
                 name = f"Weir, {form} to {sink}, contract {what}"
-                made = Program(name, command, found, self.facts["rows"], SUMMED, prepare, [self.data.file(end)], slack=1e-9, peer=False, again=off)
+                made = Program(name, command, found, self.facts["rows"], SUMMED, prepare, [self.data.file(end)], slack=1e-9, peer=False)
                 off = off or made
+                made.again = off
                 yield made
 
     def goals(self):

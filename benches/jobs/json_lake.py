@@ -6,7 +6,7 @@ from harness.job import MEMORY, Job, Program, clean, sums
 from harness.needs import PROGRAMS, WORK, python, quietly
 
 SUMMED = ["id", "user_id", "device_screen_width", "amount"]
-DUCK = """copy (select id, at, kind, amount, "user".id as user_id, "user".name as user_name, "user".address.city as user_address_city,
+DUCK = """copy (select id, "at", kind, amount, "user".id as user_id, "user".name as user_name, "user".address.city as user_address_city,
 "user".address.zip as user_address_zip, "user".address.geo.lat as user_address_geo_lat, "user".address.geo.lon as user_address_geo_lon,
 device.os as device_os, device.version as device_version, device.screen.width as device_screen_width, device.screen.height as device_screen_height,
 unnest(measures), tags, items from read_json('FILE', format = 'newline_delimited')) to 'OUT' (format parquet, compression zstd)"""

@@ -25,13 +25,13 @@ class Startup(Job):
     def ready(self):
         self.what = (
             "`weir --version`; `weir check` of a project with one pipeline, its contract and an expectation; a run of that pipeline over ten rows of CSV into the "
-            "lake. The other programs write the ten rows into a Parquet file."
+            "lake. The other programs write the ten rows into a Parquet file; Sling, which would download what writes that, into CSV."
         )
         (WORK / "few.csv").write_text(ROWS)
 
     def list(self):
         def prepare(folder):
-            clean(WORK / folder / ".weir", WORK / folder / "out", WORK / folder / "out.parquet", WORK / folder / "state")
+            clean(WORK / folder / ".weir", WORK / folder / "out", WORK / folder / "out.parquet", WORK / folder / "out.csv", WORK / folder / "state")
             (WORK / folder).mkdir(exist_ok=True)
 
         def program(name, folder, command, kind, out, **more):
@@ -57,8 +57,8 @@ class Startup(Job):
         code = f'pl.scan_csv("{WORK / "few.csv"}", try_parse_dates=True).filter(c("amount") > 0).sink_parquet("{WORK / "polars" / "out.parquet"}")'
         yield program("Polars 2.1", "polars", [python("tables"), PROGRAMS, "polars", code], "parquet", "out.parquet")
         quiet = quietly(WORK / "home")
-        command = [sling(), "run", "--src-stream", f"file://{WORK / 'few.csv'}", "--tgt-object", f"file://{WORK / 'sling' / 'out.parquet'}"]
-        yield program("Sling 1.4.11", "sling", command, "parquet", "out.parquet", environment=quiet)
+        command = [sling(), "run", "--src-stream", f"file://{WORK / 'few.csv'}", "--tgt-object", f"file://{WORK / 'sling' / 'out.csv'}"]
+        yield program("Sling 1.4.11, into CSV", "sling", command, "csv", "out.csv", environment=quiet)
         command = [python("loaders"), PROGRAMS, "dlt_few", WORK / "few.csv", WORK / "dlt"]
         yield program("dlt 1.31, filesystem", "dlt", command, "parquet", "out/bench/few/*.parquet", environment=quiet)
 
