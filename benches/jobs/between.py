@@ -81,14 +81,11 @@ class IntoClickhouse(FromPostgres):
 
 class Incremental(FromPostgres):
     name, title = "incremental", "Postgres → lake, one row in a hundred changed"
-    room, warms = 5.0, "none"
-    left_out = (
-        "Sling, whose targets that know what they have are databases: the program of DuckDB it would download, and files it writes anew. ingestr 0.15.9 "
-        "writes no Delta tables; it merges into a DuckDB file."
-    )
+    room, warms = 7.0, "none"
 
     def left_out_here(self):
-        return ("dlt and ingestr at this scale. " if self.big else "") + self.left_out
+        few = "dlt, ingestr and Sling at this scale. " if self.big else ""
+        return few + "ingestr and Sling into a lake: they write no Delta tables, and would download DuckDB; they merge into a Postgres instead."
 
     def ready(self):
         self.fill()
@@ -110,9 +107,8 @@ class Incremental(FromPostgres):
                 measure(list(map(str, program.command)), program.environment)
             except Failed as failed:
                 program.failure = f"the first load: {failed}"
-            folder = WORK / program.folder
-            if folder.exists():
-                folder.rename(WORK / f"{program.folder}-first")
+            else:
+                program.keep()
         change = "set l_quantity = l_quantity + 1, updated_at = timestamptz '2030-01-01Z' + make_interval(secs => l_orderkey)"
         ask(url, f"update lines {change} where l_orderkey % 100 = 1", "vacuum analyze lines", "checkpoint")
         changed = int(ask(url, "select count(*) from lines where updated_at >= '2030-01-01Z'"))
@@ -129,11 +125,13 @@ class Incremental(FromPostgres):
         return self.first
 
     def ways(self):
+        """Programs that prepare their place empty until `keep` has kept it, and as it was then afterwards."""
         url = self.postgres.url
 
-        def program(name, folder, command, found, environment, **more):
+        def program(name, folder, command, found, environment, files=lambda: None, **more):
+            place, first = WORK / folder, WORK / f"{folder}-first"
+
             def prepare():
-                place, first = WORK / folder, WORK / f"{folder}-first"
                 clean(place)
                 if first.exists():
                     # Data files are never written again; the rest is.
@@ -141,38 +139,51 @@ class Incremental(FromPostgres):
                     shutil.copytree(first, place, copy_function=link)
                 else:
                     place.mkdir()
+                    files()
                 os.sync()
 
             made = Program(name, command, found, [], SUMMED, prepare, [], environment, **more)
-            made.folder = folder
+            made.keep = lambda: place.rename(first)
+            return made
+
+        def copied(name, folder, command, environment):
+            """The same where what is kept is a database of the same Postgres."""
+            ask, admin, target = self.postgres.ask, self.postgres.admin, Postgres(url)
+            target.url = self.target(folder)
+            first = []
+
+            def prepare():
+                clean(WORK / folder)
+                (WORK / folder).mkdir()
+                template = f"template {folder}_first strategy file_copy" if first else ""
+                ask(admin, f"drop database if exists {folder} with (force)", f"create database {folder} {template}", "checkpoint")
+
+            made = Program(name, command, lambda said: target.facts("lines"), [], SUMMED, prepare, [], environment)
+            made.keep = lambda: first.append(ask(admin, f"alter database {folder} rename to {folder}_first"))
             return made
 
         pipeline = (
             'weir = 1\nname = "lines"\n[source.lines]\nincremental = { cursor = "updated_at" }\n[source.lines.postgres]\nconnection = "postgres"\n'
             f'table = "public.lines"\n[sink.out]\nfrom = "lines"\nmode = "merge"\nkey = {json.dumps(KEY)}\n[sink.out.lake]\ntable = "bench.lines"\n'
         )
-
-        def write():
-            return self.weir("weir", pipeline, self.postgres)
-
         lake = WORK / "weir" / ".weir" / "lake" / "bench" / "lines"
-        mine = program("Weir, merge into the lake", "weir", write(), lambda said: sums("delta", lake, SUMMED), self.postgres.environment, peer=False)
-        bare = mine.prepare
-
-        def prepare():
-            bare()
-            write()
-
-        mine.prepare = prepare
-        yield mine
+        found = lambda said: sums("delta", lake, SUMMED)  # noqa: E731
+        files = lambda: self.weir("weir", pipeline, self.postgres)  # noqa: E731
+        yield program("Weir, merge into the lake", "weir", files(), found, self.postgres.environment, files, peer=False)
         if self.big:
             return
-        command = [python("loaders"), PROGRAMS, "dlt_incremental", url, WORK / "dlt"]
+        command = [python("loaders"), PROGRAMS, "dlt_incremental", url.replace("postgresql:", "postgresql+psycopg2:"), WORK / "dlt"]
         found = lambda said: sums("delta", WORK / "dlt" / "out" / "bench" / "lines", SUMMED)  # noqa: E731
         yield program("dlt 1.31, upsert into Delta", "dlt", command, found, quietly(WORK / "dlt"))
-        file = WORK / "ingestr" / "lines.duckdb"
         command = [ingestr(), "ingest", "--yes", "--progress", "log", "--source-uri", f"{url}?sslmode=disable", "--source-table", "public.lines"]
-        command += ["--dest-uri", f"duckdb:///{file}", "--dest-table", "main.lines", "--incremental-strategy", "merge"]
+        command += ["--dest-uri", f"{self.target('ingestr')}?sslmode=disable", "--dest-table", "public.lines", "--incremental-strategy", "merge"]
         command += ["--incremental-key", "updated_at", "--primary-key", KEY[0], "--primary-key", KEY[1]]
-        found = lambda said: sums("duckdb", f"{file}#main.lines", SUMMED)  # noqa: E731
-        yield program("ingestr 0.15.9, merge into DuckDB", "ingestr", command, found, quietly(WORK / "ingestr"))
+        yield copied("ingestr 0.15.9, merge into Postgres", "ingestr", command, quietly(WORK / "ingestr"))
+        command = [sling(), "run", "--src-conn", f"{url}?sslmode=disable", "--src-stream", "public.lines", "--tgt-object", "public.lines"]
+        command += ["--tgt-conn", f"{self.target('sling')}?sslmode=disable", "--mode", "incremental"]
+        command += ["--primary-key", ",".join(KEY), "--update-key", "updated_at"]
+        yield copied("Sling 1.4.11, incremental into Postgres", "sling", command, quietly(WORK / "sling"))
+
+    def target(self, name):
+        """The URL of another database."""
+        return self.postgres.url.rpartition("/")[0] + f"/{name}"
