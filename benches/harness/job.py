@@ -53,6 +53,7 @@ class Job:
     room = 0.0  # GB that the work takes at scale 1, besides data
     warms = "all"  # whose first turn does not count: all, own (not peers), none
     scaled = True  # whether scale means anything to it
+    lineitem = True  # whether it is about lineitem, whose facts must be known
     scale_max = None
 
     def __init__(self, bench, scale):
@@ -82,7 +83,7 @@ class Job:
         shutil.rmtree(WORK, ignore_errors=True)
         WORK.mkdir(parents=True)
         try:
-            self.facts = self.data.make(self.wants()) if self.wants() else {}
+            self.facts = self.data.make(self.wants(), self.lineitem)
             self.ready()
             self.programs = list(self.list())
         except BaseException:

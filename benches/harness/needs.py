@@ -121,7 +121,7 @@ class Data:
         """GB that making these formats takes."""
         return sum(SIZES[end] * self.scale for end in ends if not self.file(end).exists())
 
-    def make(self, ends):
+    def make(self, ends, lineitem=True):
         """Makes what is not there yet; returns the facts of lineitem."""
         if ".csv" in ends:
             made(self.file(".csv"), self.lineitem)
@@ -131,6 +131,8 @@ class Data:
             run(python("tables"), PROGRAMS, "events", max(1000, int(EVENTS * self.scale)), self.file("events"), self.file("events.json"))
         wanted = [end for end in ends if end.startswith((".", "-")) and end != ".csv" and not end.endswith(".pgcopy")]
         wanted = [end for end in wanted if not self.file(end).exists()]
+        if not lineitem:
+            return {}
         if wanted or not self.file(".json").exists():
             print(f"making {self.prefix}{{{','.join(wanted)}}} …", flush=True)
             program = [python("tables"), str(PROGRAMS), "data", str(self.prefix), *wanted]

@@ -8,7 +8,7 @@ import urllib.parse
 
 from harness.job import KEY, SUMMED, Failed, Job, Program, clean, sums
 from harness.measure import measure
-from harness.needs import PROGRAMS, WORK, ingestr, made, python, quietly, server, sling
+from harness.needs import PROGRAMS, TARGET, WORK, ingestr, made, python, quietly, server, sling
 from harness.servers import NAMES, Clickhouse, Postgres, quiet
 
 
@@ -18,7 +18,7 @@ class FromPostgres(Job):
     inputs = [".csv", ".pgcopy"]
 
     def wants(self):
-        return [".csv"] if self.big else self.inputs
+        return [] if self.big else self.inputs
 
     def fill(self):
         """Rows into `lineitem` of the database "bench", which is there."""
@@ -27,7 +27,7 @@ class FromPostgres(Job):
         self.postgres = Postgres(url)
         self.postgres.with_table()
         if self.big:
-            self.postgres.ask(self.postgres.url, f"\\copy lineitem from '{self.data.file('.csv')}' with (format csv, header)")
+            self.postgres.ask(self.postgres.url, f"\\copy lineitem from program '{TARGET}/release/lineitem {self.scale:g}' with (format csv, header)")
         else:
             made(self.data.file(".pgcopy"), lambda part: self.postgres.encoded(self.data.file(".csv"), part))
             self.postgres.with_table()
@@ -37,7 +37,7 @@ class FromPostgres(Job):
 
 class IntoClickhouse(FromPostgres):
     name, title = "postgres-clickhouse", "Postgres → ClickHouse"
-    room, warms = 4.0, "own"
+    room, warms = 2.2, "own"
 
     def left_out_here(self):
         few = "Sling and ADBC at this scale; " if self.big else ""
@@ -81,7 +81,11 @@ class IntoClickhouse(FromPostgres):
 
 class Incremental(FromPostgres):
     name, title = "incremental", "Postgres → lake, one row in a hundred changed"
-    room, warms = 7.0, "none"
+    room, warms = 7.5, "none"
+
+    def why_not(self):
+        self.room = 2.6 if self.big else self.room
+        return super().why_not()
 
     def left_out_here(self):
         few = "dlt, ingestr and Sling at this scale. " if self.big else ""

@@ -11,7 +11,7 @@ PLACES = {"Parquet": ("parquet", "out.parquet"), "lake": ("delta", ".weir/lake/b
 class Contract(Job):
     name, title = "contract", "A contract, on and off"
     inputs = [".csv", ".parquet"]
-    room = 0.6
+    room = 0.3
     left_out = "other programs: `benches/contract` compares the check itself with theirs."
 
     def ready(self):
@@ -31,7 +31,7 @@ class Contract(Job):
                 (WORK / folder / "rows.schema.json").write_text(RULES.read_text())
                 kind, place = PLACES[sink]
                 found = lambda said, kind=kind, out=WORK / folder / place: sums(kind, out, SUMMED)  # noqa: E731
-                prepare = lambda folder=WORK / folder: clean(folder / ".weir", folder / "out.parquet")  # noqa: E731
+                prepare = lambda: clean(*WORK.glob("*/.weir"), *WORK.glob("*/out.parquet"))  # noqa: E731
                 name = f"Weir, {form} to {sink}, contract {what}"
                 made = Program(name, command, found, self.facts["rows"], SUMMED, prepare, [self.data.file(end)], slack=1e-9, peer=False)
                 off = off or made

@@ -39,7 +39,7 @@ class IntoPostgres(Into):
     limit = "psql, COPY of a pre-encoded binary file (the limit)"
     merge_limit = "merge: psql, binary COPY and insert … on conflict"
     inputs = [".csv", ".parquet", ".arrow", ".pgcopy", "-change.csv", "-change.parquet", "-change.pgcopy"]
-    room, warms = 4.5, "none"  # two databases, and the log
+    room, warms = 3.5, "none"  # two databases, and the log
 
     @property
     def left_out(self):
@@ -51,7 +51,7 @@ class IntoPostgres(Into):
         return [".parquet"] if self.big else self.inputs
 
     def why_not(self):
-        self.room = 1.6 if self.big else self.room
+        self.room = 1.2 if self.big else self.room
         return super().why_not()
 
     def ready(self):
@@ -129,7 +129,7 @@ class IntoClickhouse(Into):
     name, title, kind = "clickhouse", "Loading lineitem into ClickHouse", Clickhouse
     limit = "the engine, from an Arrow file (the limit)"
     inputs = [".csv", ".parquet", ".arrows"]
-    room, warms = 1.5, "own"
+    room, warms = 0.8, "own"
     difference = ""
 
     @property

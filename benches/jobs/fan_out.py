@@ -25,7 +25,7 @@ LARGEST = "select max(l_orderkey) as a, max(l_partkey) as b, max(l_suppkey) as c
 class FanOut(Job):
     name, title = "fan-out", "CSV → lake, Postgres and ClickHouse in one run"
     inputs = [".csv"]
-    room, warms = 4.5, "own"
+    room, warms = 2.5, "own"
     left_out = "other programs: none of the peers loads three destinations in one run."
 
     def ready(self):

@@ -20,7 +20,8 @@ rows.sink_delta("OUT") if hasattr(rows, "sink_delta") else rows.collect(engine="
 class JsonLake(Job):
     name, title = "json", "Nested NDJSON → flatten → lake"
     inputs = ["events"]
-    room = 1.2
+    room = 0.4
+    lineitem = False
     left_out = "ingestr and Sling, which write no Delta tables."
 
     def left_out_here(self):
@@ -39,7 +40,8 @@ class JsonLake(Job):
 
         def program(name, folder, command, kind, out, names=SUMMED, **more):
             def prepare():
-                clean(WORK / folder / ".weir", WORK / folder / "out", WORK / folder / "out.parquet", WORK / folder / "state")
+                # Of all programs: the outputs of one turn are not kept beside the next.
+                clean(*(place for name in (".weir", "out", "out.parquet", "state") for place in WORK.glob(f"*/{name}")))
                 (WORK / folder).mkdir(exist_ok=True)
 
             return Program(name, command, lambda said: sums(kind, WORK / folder / out, names), self.want, names, prepare, [file], slack=1e-9, **more)

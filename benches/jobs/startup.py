@@ -19,7 +19,7 @@ SUMMED = ["id", "amount"]
 
 class Startup(Job):
     name, title = "startup", "Start-up, check, and ten rows"
-    scaled = False
+    scaled = lineitem = False
     room = 0.1
 
     def ready(self):
