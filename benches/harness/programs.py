@@ -102,7 +102,8 @@ def events(rows, file, facts):
     """Nested NDJSON, wide: an event with a user, a device, sixteen measures, and lists of tags and items."""
     import os
 
-    kinds, systems, cities = ("view", "click", "cart", "order"), ("ios", "android", "linux", "windows", "macos"), ("Köln", "Łódź", "Bordeaux", "Turin", "Graz")
+    kinds, systems = ("view", "click", "cart", "order"), ("ios", "android", "linux", "windows", "macos")
+    cities = ("Köln", "Łódź", "Bordeaux", "Turin", "Graz")
     count, sums = int(rows), [0] * 4
     with open(f"{file}.part", "w", encoding="utf-8", buffering=1 << 20) as out:
         for at in range(1, count + 1):

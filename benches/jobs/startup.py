@@ -24,8 +24,8 @@ class Startup(Job):
 
     def ready(self):
         self.what = (
-            "`weir --version`; `weir check` of a project with one pipeline, its contract and an expectation; a run of that pipeline over ten rows of CSV into the "
-            "lake. The other programs write the ten rows into a Parquet file; Sling, which would download what writes that, into CSV."
+            "`weir --version`; `weir check` of a project with one pipeline, its contract and an expectation; a run of that pipeline over ten rows of CSV into "
+            "the lake. The other programs write the ten rows into a Parquet file; Sling, which would download what writes that, into CSV."
         )
         (WORK / "few.csv").write_text(ROWS)
 

@@ -1,4 +1,4 @@
-//! What is measured: `compare` and `load` run whole jobs beside other programs, `contract` the check of rows too; each writes its section of
+//! What is measured: `compare` runs whole jobs beside other programs, `contract` the check of rows too; each writes its section of
 //! `RESULTS.md`. `src/bin/` makes the data and times what is no program of its own; which rows break which rule is `spoil`'s.
 
 pub mod spoil;
