@@ -19,7 +19,7 @@ use arrow::{
 
 use super::{
     numeric::{put_numeric, put_wide},
-    write_types::{PgType, element, plain},
+    write_types::{PgType, RowColumn, element, plain, row_columns},
 };
 use crate::error::{Error, Result};
 
@@ -68,6 +68,21 @@ impl Encoder {
     /// For rows whose columns all fit (`write_types::fits`) the targets. `step` names the sink in messages.
     pub fn new(step: &str, targets: Vec<Target>) -> Self {
         Self { step: step.to_owned(), targets }
+    }
+
+    /// For a table that is made for the rows, with a column for each of theirs. Fails for a type that Postgres has nothing for, or that loses
+    /// something there.
+    pub fn of_new_table(step: &str, rows: &Schema) -> Result<Self> {
+        let columns = row_columns(rows, &[]).map_err(|mut wrong| wrong.remove(0))?;
+        let target = |(source, column): (usize, RowColumn)| Target {
+            name: column.name,
+            source,
+            pg: column.mapped.pg,
+            sql: column.mapped.sql,
+            nullable: true,
+            key: false,
+        };
+        Ok(Self::new(step, columns.into_iter().enumerate().map(target).collect()))
     }
 
     /// Checks a batch and prepares its columns. Fails with Blame::User, naming column and value, for what Postgres cannot hold.

@@ -37,6 +37,7 @@ mod url;
 mod write_types;
 
 pub use browse::BROWSE;
+pub use encode::{Encoder, Rows};
 pub use sink::{PostgresSink, SINK};
 
 use name::TableName;
