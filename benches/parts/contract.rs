@@ -3,12 +3,8 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
 use weir_benches::lineitem;
-
-/// What the command uses.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn check(criterion: &mut Criterion) {
     let contract = lineitem::contract();
@@ -29,4 +25,3 @@ fn compile(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, check, compile);
-criterion_main!(benches);

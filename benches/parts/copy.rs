@@ -7,13 +7,9 @@ use arrow::{
     array::RecordBatch,
     datatypes::{DataType, Schema, SchemaRef},
 };
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
 use weir_benches::lineitem;
 use weir_connectors::postgres::Encoder;
-
-/// What the command uses.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Bytes that a load sends at once.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -59,4 +55,3 @@ fn decimals(columns: &SchemaRef) -> SchemaRef {
 }
 
 criterion_group!(benches, encode);
-criterion_main!(benches);

@@ -3,12 +3,8 @@
 use std::hint::black_box;
 
 use chrono::{DateTime, Utc};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
 use weir_pipelines::{Cron, Schedule, Spanned};
-
-/// What the command uses.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const TICKS: u64 = 1000;
 
@@ -47,4 +43,3 @@ fn last_of(schedule: &Schedule, after: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 criterion_group!(benches, parse, ticks);
-criterion_main!(benches);

@@ -3,16 +3,12 @@
 use std::{hint::black_box, sync::Arc};
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
 use weir_benches::lineitem;
 use weir_connectors::file::{
     block::{BlockFormat, Inference},
     csv::CsvFormat,
 };
-
-/// What the command uses.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn block(criterion: &mut Criterion) {
     let quoted = lineitem::csv(0.0);
@@ -75,4 +71,3 @@ fn texts(columns: &SchemaRef) -> SchemaRef {
 }
 
 criterion_group!(benches, block, decode);
-criterion_main!(benches);

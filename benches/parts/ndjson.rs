@@ -4,17 +4,13 @@
 use std::{fmt::Write as _, hint::black_box, sync::Arc};
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
 use serde_json::{Value, json};
 use weir_benches::lineitem;
 use weir_connectors::file::{
     block::{BlockFormat, Inference},
     ndjson::NdjsonFormat,
 };
-
-/// What the command uses.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const BLOCK_BYTES: usize = 1 << 20;
 
@@ -97,4 +93,3 @@ fn nested() -> (String, SchemaRef) {
 }
 
 criterion_group!(benches, block);
-criterion_main!(benches);

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group};
 use weir::{
     cli::context,
     project::{self, Found},
@@ -15,10 +15,6 @@ use weir_engine::{
     Workspace,
     check::{Checker, Depth},
 };
-
-/// What the command uses.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The stacks of the command's threads.
 const STACK_BYTES: usize = 8 << 20;
@@ -52,4 +48,3 @@ fn nowhere() -> PathBuf {
 }
 
 criterion_group!(benches, plan);
-criterion_main!(benches);

@@ -1,0 +1,14 @@
+//! Parts of the engine by themselves, on one thread: `cargo bench -p weir-benches`, followed by `-- csv` for those of one file.
+
+mod contract;
+mod copy;
+mod cron;
+mod csv;
+mod ndjson;
+mod plan;
+
+/// What the command uses.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+criterion::criterion_main!(contract::benches, copy::benches, cron::benches, csv::benches, ndjson::benches, plan::benches);
