@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, hint::black_box, sync::Arc};
 
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use criterion::{Criterion, Throughput, criterion_group};
 use serde_json::{Value, json};
 use weir_benches::lineitem;

@@ -20,6 +20,7 @@ pub mod csv;
 pub mod json_document;
 pub mod list;
 pub mod ndjson;
+mod parquet;
 pub mod reading;
 pub mod scan;
 pub mod sink;

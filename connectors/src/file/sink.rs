@@ -343,7 +343,7 @@ impl DataSink for FileLoad {
     async fn write_all(&self, mut data: SendableRecordBatchStream, _: &Arc<TaskContext>) -> DataFusionResult<u64> {
         let stage = self.stage.lock().clone();
         let mut output = Output::open(&stage, &self.run).await?;
-        let mut encoder = Encoder::new(&self.layout, &self.schema)?;
+        let mut encoder = Encoder::new(&self.layout, &self.schema, self.run.partitions)?;
         let mut bytes = 0;
         while let Some(batch) = data.next().await {
             if self.run.cancel.is_cancelled() {

@@ -19,19 +19,14 @@ use arrow::{
 use flate2::write::GzEncoder;
 use parking_lot::Mutex;
 use parquet::{
-    arrow::ArrowWriter,
     basic::{Compression as ParquetCompression, GzipLevel, ZstdLevel},
     errors::ParquetError,
     file::properties::WriterProperties,
 };
 
-use super::{Compression, Format};
+use super::{Compression, Format, parquet::ParquetWriter};
 use crate::error::{Error, Result};
 
-/// Rows per Parquet row group.
-const GROUP_ROWS: usize = 1 << 20;
-/// A row group ends before it holds more than this in memory.
-const GROUP_BYTES: usize = 32 << 20;
 /// The level of zstd: past it, time grows faster than size shrinks.
 const ZSTD_LEVEL: i32 = 3;
 
@@ -118,7 +113,7 @@ impl Write for Packed {
 
 #[expect(clippy::large_enum_variant, reason = "there is one writer to a file")]
 enum Writer {
-    Parquet(Box<ArrowWriter<Buffer>>),
+    Parquet(Box<ParquetWriter<Buffer>>),
     Csv(Box<CsvWriter<Packed>>),
     Ndjson(LineDelimitedWriter<Packed>),
     Arrow(Box<FileWriter<Buffer>>),
@@ -145,8 +140,8 @@ fn io_failed(error: io::Error) -> Error {
 }
 
 impl Encoder {
-    /// Starts a file of these columns.
-    pub fn new(layout: &Layout, schema: &SchemaRef) -> Result<Self> {
+    /// Starts a file of these columns; so many threads may encode it.
+    pub fn new(layout: &Layout, schema: &SchemaRef, threads: usize) -> Result<Self> {
         let buffer = Buffer::default();
         let writer = match layout.format {
             Format::Parquet => {
@@ -155,10 +150,8 @@ impl Encoder {
                     Compression::Zstd => ParquetCompression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).map_err(parquet_failed)?),
                     _ => ParquetCompression::UNCOMPRESSED,
                 };
-                let properties =
-                    WriterProperties::builder().set_compression(compression).set_max_row_group_row_count(Some(GROUP_ROWS)).build();
-                let writer = ArrowWriter::try_new(buffer.clone(), schema.clone(), Some(properties));
-                Writer::Parquet(Box::new(writer.map_err(parquet_failed)?))
+                let properties = WriterProperties::builder().set_compression(compression).build();
+                Writer::Parquet(Box::new(ParquetWriter::new(buffer.clone(), schema, properties, threads).map_err(parquet_failed)?))
             }
             Format::Arrow => {
                 let compression = (layout.compression == Compression::Zstd).then_some(CompressionType::ZSTD);
@@ -183,12 +176,7 @@ impl Encoder {
     /// Adds rows.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         match &mut self.writer {
-            Writer::Parquet(writer) => {
-                writer.write(batch).map_err(parquet_failed)?;
-                if writer.in_progress_size().max(writer.memory_size()) > GROUP_BYTES {
-                    writer.flush().map_err(parquet_failed)?;
-                }
-            }
+            Writer::Parquet(writer) => writer.write(batch).map_err(parquet_failed)?,
             Writer::Csv(writer) => writer.write(batch).map_err(arrow_failed)?,
             Writer::Ndjson(writer) => writer.write(batch).map_err(arrow_failed)?,
             Writer::Arrow(writer) => writer.write(batch).map_err(arrow_failed)?,
@@ -215,9 +203,7 @@ impl Encoder {
             self.write(&RecordBatch::new_empty(schema))?;
         }
         let rows = match self.writer {
-            Writer::Parquet(writer) => {
-                u64::try_from(writer.close().map_err(parquet_failed)?.file_metadata().num_rows()).unwrap_or_default()
-            }
+            Writer::Parquet(writer) => u64::try_from(writer.finish().map_err(parquet_failed)?).unwrap_or_default(),
             Writer::Csv(writer) => {
                 writer.into_inner().finish().map_err(io_failed)?;
                 self.rows

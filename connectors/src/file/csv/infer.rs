@@ -27,27 +27,43 @@ pub fn block(structure: &Structure, style: &Style, block: &[u8], from: usize, st
 }
 
 fn learn(strip: &Strip<'_>, field: usize, last: bool, seen: &mut Option<DataType>) {
-    for &row in strip.rows {
-        if seen == &Some(DataType::Utf8) {
-            return;
-        }
-        let (_, raw) = strip.raw(row, field, last);
-        // An empty text between quotes is a value, and only text holds it.
-        let Some(value) = strip.style.trimmed(raw) else { continue };
-        let fits = match seen {
-            Some(DataType::Int64) => is_integer(&value),
-            Some(DataType::Float64) => is_float(&value, strip.style.point) || is_integer(&value),
-            Some(DataType::Date32) => values::date(&value).is_some(),
-            _ => false,
+    let point = strip.style.point;
+    let mut rows = strip.rows;
+    while !rows.is_empty() {
+        // As a rule all of them are of the type so far.
+        let fitting = match seen {
+            Some(DataType::Utf8) => return,
+            Some(DataType::Int64) => fitting(strip, rows, field, last, is_integer),
+            Some(DataType::Float64) => fitting(strip, rows, field, last, |value| is_float(value, point) || is_integer(value)),
+            Some(DataType::Date32) => fitting(strip, rows, field, last, |value| values::date(value).is_some()),
+            _ => 0,
         };
-        if !fits {
-            let this = classify(&value, strip.style.point);
+        let Some((&row, rest)) = rows[fitting..].split_first() else { return };
+        rows = rest;
+        // An empty text between quotes is a value, and only text holds it.
+        if let Some(value) = strip.style.trimmed(strip.raw(row, field, last).1) {
+            let this = classify(&value, point);
             *seen = Some(match seen.take() {
                 None => this,
                 Some(before) => widen(before, this),
             });
         }
     }
+}
+
+/// How many of the first rows hold a value that fits, or none.
+#[inline(always)]
+fn fitting(strip: &Strip<'_>, rows: &[u32], field: usize, last: bool, fits: impl Fn(&[u8]) -> bool) -> usize {
+    let is_fitting = |row: &&u32| {
+        let (_, raw) = strip.raw(**row, field, last);
+        match raw {
+            [] => true,
+            // Whether it spells null is all the same: a null fits as well.
+            [first, ..] if first.is_ascii_digit() && strip.style.quote != Some(*first) && fits(raw) => true,
+            _ => strip.style.trimmed(raw).is_none_or(|value| fits(&value)),
+        }
+    };
+    rows.iter().take_while(is_fitting).count()
 }
 
 /// The type that holds values of both.
@@ -98,6 +114,16 @@ fn is_float(value: &[u8], point: u8) -> bool {
         [first, next, ..] => *first == point && next.is_ascii_digit(),
         _ => false,
     };
-    let fraction = value.iter().any(|b| *b == point || matches!(b, b'e' | b'E'));
-    plain && fraction && float_with::<f64>(value, point).is_some()
+    plain
+        && (is_decimal(digits, point)
+            || value.iter().any(|b| *b == point || matches!(b, b'e' | b'E')) && float_with::<f64>(value, point).is_some())
+}
+
+/// Digits, the point, and digits: a float whatever they are.
+fn is_decimal(digits: &[u8], point: u8) -> bool {
+    let whole = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    match &digits[whole..] {
+        [first, fraction @ ..] => whole > 0 && *first == point && !fraction.is_empty() && fraction.iter().all(u8::is_ascii_digit),
+        [] => false,
+    }
 }

@@ -374,7 +374,7 @@ fn write_file(path: &Path, format: Format, groups: usize) {
         ])
         .expect("a batch")
     };
-    let mut encoder = write::Encoder::new(&layout, &batch(0).schema()).expect("an encoder");
+    let mut encoder = write::Encoder::new(&layout, &batch(0).schema(), 2).expect("an encoder");
     for group in 0..groups {
         encoder.write(&batch(500 * group as u64)).expect("written");
     }
