@@ -3,7 +3,10 @@
 
 use std::{io::Write, thread};
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::{
+    array::{Array, ArrayRef, RecordBatch},
+    datatypes::SchemaRef,
+};
 use parking_lot::Mutex;
 use parquet::{
     arrow::{
@@ -18,14 +21,20 @@ use parquet::{
 const GROUP_ROWS: usize = 1 << 20;
 /// A row group ends before it holds more than this in memory.
 const GROUP_BYTES: usize = 32 << 20;
-/// Batches of fewer rows are not worth a thread.
-const ROWS_MIN: usize = 1024;
+/// Rows that are encoded together: columns take turns that differ in length, and at the end of each all wait for the longest.
+const TURN_ROWS: usize = 64 << 10;
+/// A turn comes before rows that wait hold more than this in memory.
+const TURN_BYTES: usize = 8 << 20;
 
 /// Writes one file.
 pub struct ParquetWriter<W: Write + Send> {
     file: SerializedFileWriter<W>,
     factory: ArrowRowGroupWriterFactory,
     schema: SchemaRef,
+    /// Batches that wait for their turn, their rows and bytes.
+    waiting: Vec<RecordBatch>,
+    rows: usize,
+    bytes: usize,
     /// The columns of the row group under way, and its rows.
     group: Option<(Vec<ArrowColumnWriter>, usize)>,
     threads: usize,
@@ -35,38 +44,61 @@ impl<W: Write + Send> ParquetWriter<W> {
     /// Starts a file of these columns.
     pub fn new(out: W, schema: &SchemaRef, properties: WriterProperties, threads: usize) -> Result<Self> {
         let (file, factory) = ArrowWriter::try_new(out, schema.clone(), Some(properties))?.into_serialized_writer()?;
-        Ok(Self { file, factory, schema: schema.clone(), group: None, threads })
+        Ok(Self { file, factory, schema: schema.clone(), waiting: Vec::new(), rows: 0, bytes: 0, group: None, threads })
     }
 
     /// Adds rows.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut from = 0;
         while from < batch.num_rows() {
-            let (mut columns, rows) = match self.group.take() {
-                Some(group) => group,
-                None => (self.factory.create_column_writers(self.file.flushed_row_groups().len())?, 0),
-            };
-            let count = (batch.num_rows() - from).min(GROUP_ROWS - rows);
-            self.encode(&mut columns, &batch.slice(from, count))?;
+            let group_rows = self.group.as_ref().map_or(0, |(_, rows)| *rows);
+            let count = (batch.num_rows() - from).min(GROUP_ROWS - group_rows - self.rows);
+            let rows = batch.slice(from, count);
             from += count;
-            let (memory, bytes) = columns
-                .iter()
-                .fold((0, 0), |(memory, bytes), column| (memory + column.memory_size(), bytes + column.get_estimated_total_bytes()));
-            self.group = Some((columns, rows + count));
-            if rows + count == GROUP_ROWS || memory.max(bytes) > GROUP_BYTES {
-                self.end_group()?;
+            self.rows += count;
+            self.bytes += rows.columns().iter().map(weight).sum::<usize>();
+            self.waiting.push(rows);
+            if group_rows + self.rows == GROUP_ROWS || self.rows >= TURN_ROWS || self.bytes >= TURN_BYTES {
+                self.turn()?;
             }
         }
         Ok(())
     }
 
-    fn encode(&self, columns: &mut [ArrowColumnWriter], rows: &RecordBatch) -> Result<()> {
-        let mut leaves: Vec<ArrowLeafColumn> = Vec::with_capacity(columns.len());
-        for (field, column) in self.schema.fields().iter().zip(rows.columns()) {
-            leaves.extend(compute_leaves(field, column)?);
+    /// Encodes what waits.
+    fn turn(&mut self) -> Result<()> {
+        let batches = std::mem::take(&mut self.waiting);
+        let count = std::mem::take(&mut self.rows);
+        self.bytes = 0;
+        if count == 0 {
+            return Ok(());
         }
-        let threads = if rows.num_rows() < ROWS_MIN { 1 } else { self.threads };
-        each(threads, columns.iter_mut().zip(leaves), |(column, leaf)| column.write(&leaf)).map(drop)
+        let (mut columns, rows) = match self.group.take() {
+            Some(group) => group,
+            None => (self.factory.create_column_writers(self.file.flushed_row_groups().len())?, 0),
+        };
+        let mut leaves: Vec<(usize, Vec<ArrowLeafColumn>)> = columns.iter().map(|_| (0, Vec::with_capacity(batches.len()))).collect();
+        for batch in &batches {
+            let mut next = leaves.iter_mut();
+            for (field, column) in self.schema.fields().iter().zip(batch.columns()) {
+                for (leaf, (bytes, of_column)) in compute_leaves(field, column)?.into_iter().zip(&mut next) {
+                    *bytes += weight(column);
+                    of_column.push(leaf);
+                }
+            }
+        }
+        // The heaviest first, so that none of them is left for the end.
+        let mut work: Vec<_> = columns.iter_mut().zip(leaves).collect();
+        work.sort_by_key(|(_, (bytes, _))| std::cmp::Reverse(*bytes));
+        each(self.threads, work.into_iter(), |(column, (_, leaves))| leaves.iter().try_for_each(|leaf| column.write(leaf)))?;
+        let (memory, bytes) = columns
+            .iter()
+            .fold((0, 0), |(memory, bytes), column| (memory + column.memory_size(), bytes + column.get_estimated_total_bytes()));
+        self.group = Some((columns, rows + count));
+        if rows + count >= GROUP_ROWS || memory.max(bytes) > GROUP_BYTES {
+            self.end_group()?;
+        }
+        Ok(())
     }
 
     fn end_group(&mut self) -> Result<()> {
@@ -81,9 +113,15 @@ impl<W: Write + Send> ParquetWriter<W> {
 
     /// Ends the file, and says how many rows its footer tells of.
     pub fn finish(mut self) -> Result<i64> {
+        self.turn()?;
         self.end_group()?;
         Ok(self.file.close()?.file_metadata().num_rows())
     }
+}
+
+/// About the bytes of a column's rows.
+fn weight(column: &ArrayRef) -> usize {
+    column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
 }
 
 /// Does the same with each of some things, on several threads; the results are in their order.
@@ -119,7 +157,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::{
-        array::{ArrayRef, Int64Array, ListArray, StringArray, StructArray},
+        array::{Int64Array, ListArray, StringArray, StructArray},
         datatypes::{DataType, Field, Int64Type, Schema},
     };
     use bytes::Bytes;
