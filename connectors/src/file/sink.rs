@@ -351,14 +351,17 @@ impl DataSink for FileLoad {
             }
             encoder.write(&batch?)?;
             if encoder.ready_bytes() >= CHUNK_BYTES {
-                let chunk = encoder.take();
-                bytes += chunk.len() as u64;
-                output.put(chunk, &stage.target).await?;
+                for piece in encoder.take() {
+                    bytes += piece.len() as u64;
+                    output.put(piece, &stage.target).await?;
+                }
             }
         }
-        let (rows, chunk) = encoder.finish()?;
-        bytes += chunk.len() as u64;
-        output.put(chunk, &stage.target).await?;
+        let (rows, pieces) = encoder.finish()?;
+        for piece in pieces {
+            bytes += piece.len() as u64;
+            output.put(piece, &stage.target).await?;
+        }
         output.finish(&stage.target).await?;
         self.stage.lock().sealed = Some((rows, bytes));
         Ok(rows)

@@ -58,13 +58,24 @@ impl Layout {
     }
 }
 
-/// Bytes written and not taken yet.
+/// Bytes of a piece that waits.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Bytes written and not taken yet, in pieces: a row group comes at once, and in one piece it would be copied again and again while it grows.
 #[derive(Debug, Clone, Default)]
-struct Buffer(Arc<Mutex<Vec<u8>>>);
+struct Buffer(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Write for Buffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
+        let mut pieces = self.0.lock();
+        match pieces.last_mut().filter(|piece| piece.len() + bytes.len() <= piece.capacity()) {
+            Some(piece) => piece.extend_from_slice(bytes),
+            None => {
+                let mut piece = Vec::with_capacity(bytes.len().max(PIECE_BYTES));
+                piece.extend_from_slice(bytes);
+                pieces.push(piece);
+            }
+        }
         Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
@@ -188,16 +199,16 @@ impl Encoder {
 
     /// Bytes that wait.
     pub fn ready_bytes(&self) -> usize {
-        self.buffer.0.lock().len()
+        self.buffer.0.lock().iter().map(Vec::len).sum()
     }
 
-    /// Takes the bytes that wait.
-    pub fn take(&mut self) -> Vec<u8> {
+    /// Takes the bytes that wait, in pieces.
+    pub fn take(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.buffer.0.lock())
     }
 
     /// Ends the file. Returns its rows, as its footer says where it has one, and the last bytes.
-    pub fn finish(mut self) -> Result<(u64, Vec<u8>)> {
+    pub fn finish(mut self) -> Result<(u64, Vec<Vec<u8>>)> {
         // Without any batch a CSV writer writes no header.
         if let Some(schema) = self.header.take() {
             self.write(&RecordBatch::new_empty(schema))?;

@@ -378,7 +378,7 @@ fn write_file(path: &Path, format: Format, groups: usize) {
     for group in 0..groups {
         encoder.write(&batch(500 * group as u64)).expect("written");
     }
-    fs::write(path, encoder.finish().expect("finished").1).expect("a file");
+    fs::write(path, encoder.finish().expect("finished").1.concat()).expect("a file");
 }
 
 #[tokio::test]
