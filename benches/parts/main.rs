@@ -1,4 +1,4 @@
-//! Parts of the engine by themselves, on one thread: `cargo bench -p weir-benches`, followed by `-- csv` for those of one file.
+//! Parts of the engine by themselves, on one thread: `cargo bench --workspace --bench parts`, followed by `-- csv` for those of one file.
 
 mod contract;
 mod copy;
