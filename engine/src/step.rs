@@ -91,7 +91,7 @@ pub struct Step {
     /// Stops its streams.
     pub cancel: CancellationToken,
     /// Rows that left it.
-    pub rows_out: AtomicU64,
+    pub rows_out: Arc<AtomicU64>,
     /// True once it was left before its end, as a `limit` downstream does: then its account is open.
     pub partial: AtomicBool,
     /// Streams that were read to their end, and how many there are.
@@ -129,7 +129,7 @@ impl Step {
             checks,
             rejects,
             cancel,
-            rows_out: AtomicU64::new(0),
+            rows_out: Arc::default(),
             partial: AtomicBool::new(false),
             ended: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
@@ -373,7 +373,7 @@ impl ExecutionPlan for StepExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
         let step = self.step.clone();
         let projection = self.projection.clone();
-        let working = self.step.trail.begin(&self.step);
+        let working = self.step.trail.begin(&self.step, self.step.streams.load(Ordering::Relaxed));
         let stream = working.span.in_scope(|| self.input.execute(partition, context)).map_err(|error| mark(&step.name, error))?;
         let ended = Ended { step: self.step.clone(), ended: false };
         let stream = futures::stream::unfold((stream, ended, working), move |(mut stream, mut ended, working)| {

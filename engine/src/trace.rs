@@ -3,7 +3,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -92,7 +95,15 @@ pub fn publish(destinations: usize) -> Span {
 /// How a step's work is followed: one span from its first stream to its last, whoever reads them, in the run that planned it.
 pub struct Trail {
     run: Span,
-    working: Mutex<Weak<Working>>,
+    work: Mutex<Work>,
+}
+
+#[derive(Default)]
+struct Work {
+    begun: usize,
+    working: Weak<Working>,
+    /// The work itself, while streams are still to begin: one may have ended before the next begins.
+    open: Option<Arc<Working>>,
 }
 
 impl fmt::Debug for Trail {
@@ -104,27 +115,28 @@ impl fmt::Debug for Trail {
 impl Trail {
     /// In the span that is entered now.
     pub fn here() -> Self {
-        Self { run: Span::current(), working: Mutex::default() }
+        Self { run: Span::current(), work: Mutex::default() }
     }
 
-    /// A stream of the step begins. The step works until all who hold this have let go of it.
-    pub fn begin(&self, step: &Arc<Step>) -> Arc<Working> {
-        let mut working = self.working.lock();
-        if let Some(working) = working.upgrade() {
-            return working;
-        }
-        let span = info_span!(
-            target: TARGET,
-            parent: &self.run,
-            "step",
-            step = step.name,
-            kind = step.kind,
-            role = step.role.as_str(),
-            rows = Empty,
-        );
-        let begun = Arc::new(Working { span, step: step.clone() });
-        *working = Arc::downgrade(&begun);
-        begun
+    /// One of the step's `streams` begins. The step works until all of them have begun and all who hold this have let go of it.
+    pub fn begin(&self, step: &Step, streams: usize) -> Arc<Working> {
+        let mut work = self.work.lock();
+        let working = work.working.upgrade().unwrap_or_else(|| {
+            let span = info_span!(
+                target: TARGET,
+                parent: &self.run,
+                "step",
+                step = step.name,
+                kind = step.kind,
+                role = step.role.as_str(),
+                rows = Empty,
+            );
+            Arc::new(Working { span, rows: step.rows_out.clone() })
+        });
+        work.begun += 1;
+        work.working = Arc::downgrade(&working);
+        work.open = (work.begun < streams).then(|| working.clone());
+        working
     }
 }
 
@@ -133,11 +145,44 @@ impl Trail {
 pub struct Working {
     /// What happens in it happens in this span.
     pub span: Span,
-    step: Arc<Step>,
+    rows: Arc<AtomicU64>,
 }
 
 impl Drop for Working {
     fn drop(&mut self) {
-        self.span.record("rows", number(self.step.rows_out.load(Ordering::Relaxed)));
+        self.span.record("rows", number(self.rows.load(Ordering::Relaxed)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::logical_expr::LogicalPlanBuilder;
+    use tokio_util::sync::CancellationToken;
+    use weir_connectors::{Reject, Rejects};
+
+    use super::*;
+    use crate::step::{Input, Role};
+
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl Rejects for Nothing {
+        fn reject(&self, _: Vec<Reject>) -> weir_connectors::error::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_step_works_from_its_first_stream_to_its_last_even_if_one_ends_before_the_next_begins() {
+        let plan = LogicalPlanBuilder::empty(true).build().expect("a plan");
+        let (name, kind) = ("priced".to_owned(), "sql".to_owned());
+        let step = Step::new(name, Role::Transform, kind, Input::Plan(plan), vec![], Arc::new(Nothing), CancellationToken::new());
+        let trail = Trail::here();
+        let working = Arc::downgrade(&trail.begin(&step, 2));
+        assert!(working.upgrade().is_some(), "the second stream is still to begin");
+        let second = trail.begin(&step, 2);
+        assert!(std::ptr::eq(working.as_ptr(), Arc::as_ptr(&second)));
+        drop(second);
+        assert!(working.upgrade().is_none(), "all streams have begun and ended");
     }
 }
