@@ -1,6 +1,6 @@
-//! A step with several readers is computed once. Whoever asks for a batch and finds none waiting pulls the next one for all;
-//! what a slower reader has not taken yet waits in memory up to a bound and past it in a spill file, so readers never wait
-//! for one another and nothing runs ahead of the fastest.
+//! A step with several readers is computed once. Whoever asks for a batch and finds none waiting pulls the next one for all.
+//! What a slower reader has not taken yet waits in memory up to a bound; then the faster one waits while the slower one goes on taking.
+//! One that takes nothing for a while may itself wait for the faster, as the two sides of a join do: for it, more goes to a spill file.
 
 use std::{
     collections::VecDeque,
@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
@@ -27,14 +28,17 @@ use datafusion::{
 };
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
+use tokio::time::{Instant, Sleep};
 
 use crate::{
     spill::{SpillReader, SpillWriter},
     step::{Reader, row_estimate},
 };
 
-/// What one reader may leave waiting in memory, per partition. More goes to disk.
+/// What one reader may leave waiting in memory, per partition, and a batch. More goes to disk.
 const WAITING_BYTES_MAX: usize = 4 << 20;
+/// How long a faster reader waits for one that takes nothing.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// One plan with several readers.
 #[derive(Debug)]
@@ -70,6 +74,8 @@ impl fmt::Debug for Partition {
 #[derive(Default)]
 struct Queue {
     gone: bool,
+    /// When it last took something; none before the first reader began.
+    taken: Option<Instant>,
     waiting: VecDeque<RecordBatch>,
     waiting_bytes: usize,
     spill: Option<Spill>,
@@ -117,7 +123,7 @@ impl Queue {
             return spill.push(batch);
         }
         let bytes = batch.get_array_memory_size();
-        if self.waiting_bytes + bytes > WAITING_BYTES_MAX && !self.waiting.is_empty() {
+        if self.is_full() {
             let mut spill = Spill::create(runtime, &batch.schema())?;
             spill.push(batch)?;
             self.spill = Some(spill);
@@ -140,11 +146,36 @@ impl Queue {
         }
         Ok(Some(batch))
     }
+
+    /// More would go to disk.
+    fn is_full(&self) -> bool {
+        self.waiting_bytes >= WAITING_BYTES_MAX || self.spill.is_some()
+    }
 }
 
 impl Partition {
-    fn poll(&mut self, reader: usize, cx: &mut Context<'_>, runtime: &RuntimeEnv) -> Poll<Option<DfResult<RecordBatch>>> {
-        if let Some(batch) = self.queues[reader].pop().transpose() {
+    /// Until when others have time to take some of what waits for them, before more is pulled; none where nobody is waited for.
+    fn others_have_until(&self, reader: usize, now: Instant) -> Option<Instant> {
+        let others = self.queues.iter().enumerate().filter(|(at, queue)| *at != reader && queue.is_full());
+        others.filter_map(|(_, queue)| Some(queue.taken? + PATIENCE)).filter(|until| *until > now).max()
+    }
+
+    fn poll(
+        &mut self,
+        reader: usize,
+        cx: &mut Context<'_>,
+        runtime: &RuntimeEnv,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+    ) -> Poll<Option<DfResult<RecordBatch>>> {
+        let now = Instant::now();
+        let queue = &mut self.queues[reader];
+        queue.taken = Some(now);
+        let was_full = queue.is_full();
+        let waiting = queue.pop().transpose();
+        if was_full && !queue.is_full() {
+            self.wake();
+        }
+        if let Some(batch) = waiting {
             return Poll::Ready(Some(batch));
         }
         match &self.end {
@@ -152,15 +183,21 @@ impl Partition {
             Some(Err(error)) => return Poll::Ready(Some(Err(DataFusionError::Shared(error.clone())))),
             None => {}
         }
+        if let Some(until) = self.others_have_until(reader, now) {
+            let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+            timer.as_mut().reset(until);
+            if timer.as_mut().poll(cx).is_pending() {
+                self.wakers.push(cx.waker().clone());
+                return Poll::Pending;
+            }
+        }
         // Every waiting reader is woken when the source moves: which of them polls it next does not matter.
         self.wakers.push(cx.waker().clone());
         let all = futures::task::waker(Arc::new(WakeAll(Mutex::new(self.wakers.clone()))));
         let source = self.source.as_mut().expect("a partition is executed before it is polled");
         let next = source.poll_next_unpin(&mut Context::from_waker(&all));
         if next.is_ready() {
-            for waker in self.wakers.drain(..) {
-                waker.wake();
-            }
+            self.wake();
         }
         match next {
             Poll::Pending => Poll::Pending,
@@ -180,6 +217,12 @@ impl Partition {
                 self.end = Some(Ok(()));
                 Poll::Ready(None)
             }
+        }
+    }
+
+    fn wake(&mut self) {
+        for waker in self.wakers.drain(..) {
+            waker.wake();
         }
     }
 
@@ -314,9 +357,11 @@ impl ExecutionPlan for SharedExec {
                     let mut state = shared.partitions[partition].lock();
                     if state.source.is_none() && state.end.is_none() {
                         state.source = Some(shared.plan.execute(partition, context)?);
+                        let now = Instant::now();
+                        state.queues.iter_mut().for_each(|queue| queue.taken = Some(now));
                     }
                 }
-                Box::pin(SharedStream { shared: shared.clone(), partition, reader: *index, runtime })
+                Box::pin(SharedStream { shared: shared.clone(), partition, reader: *index, runtime, timer: None })
             }
         };
         let counted = Counted { inner: stream, counts: self.counts.clone(), ended: false };
@@ -342,13 +387,15 @@ struct SharedStream {
     partition: usize,
     reader: usize,
     runtime: Arc<RuntimeEnv>,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stream for SharedStream {
     type Item = DfResult<RecordBatch>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.shared.partitions[self.partition].lock().poll(self.reader, cx, &self.runtime)
+        let Self { shared, partition, reader, runtime, timer } = self.get_mut();
+        shared.partitions[*partition].lock().poll(*reader, cx, runtime, timer)
     }
 }
 
@@ -369,10 +416,8 @@ impl Drop for SharedStream {
             }
             false => None,
         };
-        // The one that left may have been the one to be woken.
-        for waker in partition.wakers.drain(..) {
-            waker.wake();
-        }
+        // The one that left may have been the one to be woken, or to be waited for.
+        partition.wake();
         // What nobody reads any more is left for good: its step's account stays open, its threads end.
         drop(partition);
         drop(abandoned);
@@ -467,6 +512,42 @@ mod tests {
         assert_eq!(counts[1].rows.load(Ordering::Relaxed), 400 * 8192);
         assert!(counts[2].stopped_early.load(Ordering::Relaxed));
         assert!(!counts[0].stopped_early.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn a_fast_reader_waits_for_one_that_goes_on_taking_and_only_for_such_a_one() {
+        let (schema, batches) = batches(400, 8192);
+        let expected: i64 = (0..400 * 8192).sum();
+        let plan = MemorySourceConfig::try_new_exec(&[batches], schema, None).expect("plans");
+        let shared = Arc::new(Shared::new(plan));
+        let readers: Vec<_> = (0..2).map(|_| SharedExec::reader(shared.clone(), None, Arc::default()).expect("plans")).collect();
+        readers.iter().for_each(arm);
+        let context = SessionContext::new().task_ctx();
+        let mut streams: Vec<_> = readers.iter().map(|reader| reader.execute(0, context.clone()).expect("runs")).collect();
+        let (mut slow, mut fast) = (streams.pop().expect("two"), streams.pop().expect("one"));
+        // The slow one's clock is the test's, not the machine's.
+        let taken = |at: Instant| shared.partitions[0].lock().queues[1].taken = Some(at);
+        let has_spilt = || shared.partitions[0].lock().queues[1].spill.is_some();
+        let later = Instant::now() + Duration::from_secs(3600);
+
+        taken(later);
+        let mut ahead = 0;
+        while let Poll::Ready(next) = futures::poll!(fast.next()) {
+            next.expect("more").expect("reads");
+            ahead += 1;
+        }
+        assert_eq!((ahead * 8192 * 8 / WAITING_BYTES_MAX, has_spilt()), (1, false), "{ahead} batches ahead");
+        let waiting = tokio::spawn(async move { (fast.next().await.expect("more").expect("reads"), fast) });
+        slow.next().await.expect("one").expect("reads");
+        taken(later);
+        let (_, fast) = waiting.await.expect("woken by what the slow one took");
+        assert!(!has_spilt());
+
+        taken(Instant::now() - PATIENCE);
+        let ahead: i64 = (0..(ahead as i64 + 1) * 8192).sum();
+        assert_eq!(sum(fast).await, expected - ahead);
+        assert!(has_spilt(), "the rest does not wait in memory");
+        assert_eq!(sum(slow).await, expected - (0..8192).sum::<i64>());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
