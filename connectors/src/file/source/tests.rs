@@ -363,7 +363,7 @@ async fn cancelling_ends_a_scan_with_an_error() {
 }
 
 /// Rows of every common type, written by the sink's encoder.
-fn write_file(path: &Path, format: Format, groups: usize) {
+async fn write_file(path: &Path, format: Format, groups: usize) {
     let layout = write::Layout { format, compression: Compression::Zstd, delimiter: b',', header: true, null: String::new() };
     let batch = |from: u64| {
         let numbers: Vec<u64> = (from..from + 500).collect();
@@ -374,18 +374,18 @@ fn write_file(path: &Path, format: Format, groups: usize) {
         ])
         .expect("a batch")
     };
-    let mut encoder = write::Encoder::new(&layout, &batch(0).schema(), 2).expect("an encoder");
+    let mut encoder = write::Encoder::new(&layout, &batch(0).schema(), 64 << 20).expect("an encoder");
     for group in 0..groups {
-        encoder.write(&batch(500 * group as u64)).expect("written");
+        encoder.write(&batch(500 * group as u64)).await.expect("written");
     }
-    fs::write(path, encoder.finish().expect("finished").1.concat()).expect("a file");
+    fs::write(path, encoder.finish().await.expect("finished").1.concat()).expect("a file");
 }
 
 #[tokio::test]
 async fn parquet_and_arrow_files_are_read_back() {
     for (name, format) in [("a.parquet", Format::Parquet), ("a.arrow", Format::Arrow)] {
         let dir = tempfile::tempdir().expect("a folder");
-        write_file(&dir.path().join(name), format, 40);
+        write_file(&dir.path().join(name), format, 40).await;
         let (mut cx, kept) = context(dir.path());
         declare(&mut cx, &[("n", DataType::Int64), ("absent", DataType::Utf8)]);
         let text = format!("path = \"{name}\"\nmetadata = [\"_row\"]");
@@ -417,7 +417,7 @@ async fn parquet_and_arrow_files_are_read_back() {
 #[tokio::test]
 async fn a_binary_value_that_does_not_fit_is_a_bad_row() {
     let dir = tempfile::tempdir().expect("a folder");
-    write_file(&dir.path().join("a.parquet"), Format::Parquet, 1);
+    write_file(&dir.path().join("a.parquet"), Format::Parquet, 1).await;
     let (mut cx, kept) = context(dir.path());
     declare(&mut cx, &[("n", DataType::Int8)]);
     let (_, rows) = read("path = \"a.parquet\"", &cx).await.expect("rows");
