@@ -7,8 +7,4 @@ mod csv;
 mod ndjson;
 mod plan;
 
-/// What the command uses.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 criterion::criterion_main!(contract::benches, copy::benches, cron::benches, csv::benches, ndjson::benches, plan::benches);

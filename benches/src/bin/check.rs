@@ -27,10 +27,6 @@ use tpchgen::{csv::LineItemCsv, generators::LineItemGenerator};
 use weir_benches::spoil::{FLIGHTS, LINEITEM, Spoiler};
 use weir_schemas::{Contract, json::row};
 
-/// What the command uses.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const BATCH_ROWS: usize = 8192;
 
 fn main() -> ExitCode {

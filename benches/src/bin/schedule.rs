@@ -20,10 +20,6 @@ use weir_engine::{
     scheduler::{Notice, Outcome, Scheduler, Settings},
 };
 
-/// What the command uses.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// How many times as fast as the machine's clock this one goes.
 static SPEED: AtomicU64 = AtomicU64::new(1);
 static BEGAN: LazyLock<(Instant, DateTime<Utc>)> = LazyLock::new(|| (Instant::now(), Utc::now()));

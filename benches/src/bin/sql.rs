@@ -24,10 +24,6 @@ use tpchgen::{
     q_and_a::queries,
 };
 
-/// What the command uses.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// What stands for `:1`, `:2` and so on in each query: the values by which the benchmark checks its answers.
 const VALUES: [&[&str]; 22] = [
     &["90"],
