@@ -37,7 +37,7 @@ fn decode(criterion: &mut Criterion) {
     let format = CsvFormat::default();
     let mut group = criterion.benchmark_group("csv/decode");
     for (name, text, columns) in [("plain", &plain, &typed), ("quoted", &quoted, &typed), ("text_only", &plain, &texts)] {
-        let start = format.decoder(text.as_bytes(), columns.clone()).expect("there is a header");
+        let start = format.decoder(text.as_bytes(), columns.clone(), None).expect("there is a header");
         let block = &text.as_bytes()[start.skipped_bytes..];
         let decoded = start.decoder.decode(block, 2).expect("a block of records");
         assert_eq!((decoded.rows.num_rows(), decoded.bad.len()), (lineitem::ROWS, 0));

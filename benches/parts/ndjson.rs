@@ -18,7 +18,7 @@ fn block(criterion: &mut Criterion) {
     let format = NdjsonFormat::default();
     for (name, (text, columns)) in [("flat", flat()), ("nested", nested())] {
         let block = text.as_bytes();
-        let start = format.decoder(block, columns).expect("JSON has such values");
+        let start = format.decoder(block, columns, None).expect("JSON has such values");
         let decoded = start.decoder.decode(block, 1).expect("a block of records");
         assert_eq!((decoded.rows.num_rows(), decoded.bad.len()), (text.lines().count(), 0));
         let mut group = criterion.benchmark_group(format!("ndjson/{name}"));

@@ -44,7 +44,7 @@ pub fn columns(contract: &Contract) -> SchemaRef {
 /// # Panics
 /// When a record cannot be read.
 pub fn batch(csv: &str, columns: &SchemaRef) -> RecordBatch {
-    let start = CsvFormat::default().decoder(csv.as_bytes(), columns.clone()).expect("there is a header");
+    let start = CsvFormat::default().decoder(csv.as_bytes(), columns.clone(), None).expect("there is a header");
     let decoded = start.decoder.decode(&csv.as_bytes()[start.skipped_bytes..], start.skipped_lines + 1).expect("a block of records");
     assert!(decoded.bad.is_empty(), "{:?}", decoded.bad);
     decoded.rows

@@ -78,6 +78,10 @@ pub enum Purpose {
     Plan,
     /// To read every row.
     Run,
+    /// To read every row, with types that a part of the rows suggests where learning them from all would be a second read. Such a source says so
+    /// ([`crate::DataColumns::guessed`]); its scan fails with the code `types-guessed` at a row that all rows' types would have to hold, and
+    /// these do not. Then [`Self::Run`] is left.
+    Try,
 }
 
 /// What one source step is told.

@@ -111,6 +111,8 @@ pub struct DataColumns {
     pub untyped: Vec<String>,
     /// The file that a column was first met in, by column; sources of files only.
     pub first_in: HashMap<String, String>,
+    /// Types are those of a part of the rows; see [`context::Purpose::Try`].
+    pub guessed: bool,
     /// The data's own columns, before any that a step is told to have; of sources that ask a system outside.
     pub own: Option<SchemaRef>,
 }

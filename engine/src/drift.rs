@@ -24,7 +24,7 @@ use datafusion::{
     physical_plan::ExecutionPlan,
 };
 use serde::{Deserialize, Serialize};
-use weir_connectors::{ColumnsBy, Coordinates, Error, Opened, Reject, Rejects, SourceContext};
+use weir_connectors::{ColumnsBy, Coordinates, Error, Opened, Purpose, Reject, Rejects, SourceContext};
 use weir_pipelines::{Diagnostic, Diagnostics, Incremental, OnMissingColumn, OnNewColumn, OnTypeChange, Pipeline, Source, Span};
 use weir_schemas::{
     Contract,
@@ -163,6 +163,8 @@ pub struct Settled {
     pub drift: Vec<Drift>,
     /// The step's columns that the data lack.
     pub absent: BTreeSet<String>,
+    /// The types of its columns, and so what changed, are a guess.
+    pub guessed: bool,
 }
 
 /// Opens a source and settles what becomes of changes of its columns. `context` is left as the source was opened last.
@@ -174,14 +176,37 @@ pub async fn settle(
     open: impl AsyncFn(&SourceContext) -> Result<Opened, Error>,
     failed: impl Fn(Error) -> Failure,
 ) -> Result<Settled> {
+    let told = context.clone();
+    let settled = settle_once(source, contract, known, context, &open, &failed).await;
+    // What has changed, or is wrong, is not judged by a guess.
+    let unsure = match &settled {
+        Ok(settled) => settled.guessed && (!settled.drift.is_empty() || context.shape.is_some()),
+        Err(failure) => matches!(failure, Failure::Diagnostics(_)),
+    };
+    if told.purpose != Purpose::Try || !unsure {
+        return settled;
+    }
+    *context = SourceContext { purpose: Purpose::Run, ..told };
+    settle_once(source, contract, known, context, &open, &failed).await
+}
+
+async fn settle_once(
+    source: &Source,
+    contract: Option<&Contract>,
+    known: Option<&Shape>,
+    context: &mut SourceContext,
+    open: &impl AsyncFn(&SourceContext) -> Result<Opened, Error>,
+    failed: &impl Fn(Error) -> Failure,
+) -> Result<Settled> {
     let (mut opened, refused) = match open(context).await {
         // A cursor knows rows again by their columns: whether the step keeps them as they were is settled here first.
         Err(error) if error.code == "cursor-changed" && known.is_some() => {
             let learning = SourceContext { incremental: None, ..context.clone() };
-            (open(&learning).await.map_err(&failed)?, Some(error))
+            (open(&learning).await.map_err(failed)?, Some(error))
         }
-        opened => (opened.map_err(&failed)?, None),
+        opened => (opened.map_err(failed)?, None),
     };
+    let guessed = opened.columns.guessed;
     let data = data_columns(&opened, context.coordinates);
     let judged = Judge { source, contract, known, opened: &opened, judged: Judged::default() }.judge(&data)?;
     let Judged { drift, columns, told, hidden, aside, strict, absent, .. } = judged;
@@ -221,7 +246,7 @@ pub async fn settle(
         let keeps = contract.is_some();
         Arc::new(NewColumnCheck::new(&table.schema(), &aside, keeps)) as Arc<dyn RowCheck>
     });
-    Ok(Settled { table, opened, check, drift, absent })
+    Ok(Settled { table, opened, check, drift, absent, guessed })
 }
 
 const FORGET: &str = "weir run --full-refresh forgets which columns the source had, and takes them as they are";

@@ -74,6 +74,8 @@ pub struct PlannedStep {
     pub drift: Vec<Drift>,
     /// The columns that its source will be known by; sources only.
     pub shape: Option<Shape>,
+    /// The types of its source's columns are a guess, which its rows bear out or not.
+    pub guessed: bool,
     /// What a system outside told of its source when it was opened.
     pub own: Option<Own>,
     /// Its contract, proved as far as can be.
@@ -173,7 +175,7 @@ impl Draft {
 
 /// Plans a pipeline. Fails with every diagnostic at once; where it is to be executed, for want of the interval that it reads, too.
 pub async fn plan(pipeline: &Pipeline, run: &Arc<RunContext>, purpose: Purpose, frugality: Frugality, inputs: &Inputs) -> Result<Dataflow> {
-    if purpose == Purpose::Run {
+    if purpose != Purpose::Plan {
         interval::demand(pipeline, |step| !inputs.replaced.contains_key(step), run.interval, run.started_at)?;
     }
     draft(pipeline, run, purpose, frugality, inputs).await.whole()
@@ -359,6 +361,7 @@ impl Planner<'_> {
             advance: None,
             drift: Vec::new(),
             shape: None,
+            guessed: false,
             own: None,
             contract: None,
             known: prove::Known::default(),
@@ -463,6 +466,7 @@ impl Planner<'_> {
             advance: settled.opened.advance,
             drift: settled.drift,
             shape: Some(shape),
+            guessed: settled.guessed,
             own,
             contract,
             known,
@@ -561,6 +565,7 @@ impl Planner<'_> {
             advance: None,
             drift: Vec::new(),
             shape: None,
+            guessed: false,
             own: None,
             contract,
             known,

@@ -2,6 +2,7 @@
 //! the decision; after it, everything will be.
 
 mod account;
+mod guess;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -32,7 +33,7 @@ use crate::{
     interval,
     known::Known,
     mend,
-    plan::{self, Dataflow, Frugality, Inputs, PlannedStep},
+    plan::{self, Dataflow, Frugality, PlannedStep},
     publish::{self, Destination, Undecided},
     quarantine::{self, Marks},
     share,
@@ -155,7 +156,10 @@ async fn attempts(mut attempt: Attempt<'_>, cancel: CancellationToken) -> Result
             Err(ended) if !cancel.is_cancelled() => ended,
             outcome => break outcome,
         };
-        if exhausted(&ended) && frugality == Frugality::Fast {
+        if ended.has_code(guess::REFUTED) && attempt.purpose == Purpose::Try {
+            attempt.note(guess::refuted(&ended.failure));
+            attempt.purpose = Purpose::Run;
+        } else if exhausted(&ended) && frugality == Frugality::Fast {
             attempt.note("the first try needed more memory than its limit; a second one sorts and merges on disk instead".to_owned());
             frugality = Frugality::Frugal;
         } else if ended.passing()
@@ -166,6 +170,13 @@ async fn attempts(mut attempt: Attempt<'_>, cancel: CancellationToken) -> Result
                 () = cancel.cancelled() => break Err(ended),
                 () = tokio::time::sleep(pause) => {}
             }
+        } else if !ended.guessed.is_empty() {
+            // What failed may have failed for a type that some record further on does not have.
+            attempt.context = afresh(workspace, &attempt, frugality, &cancel)?;
+            if attempt.bears_out(&ended.guessed, frugality).await {
+                break Err(ended);
+            }
+            attempt.purpose = Purpose::Run;
         } else {
             break Err(ended);
         }
@@ -199,6 +210,8 @@ fn remembers(step: &PlannedStep) -> Option<BTreeMap<String, String>> {
     let mut entries = match &step.advance {
         // What nobody asked for was not read, whatever the source had listed: it is still to come.
         Some(_) if !step.step.read_to_end() => return None,
+        // Only all rows bear a guess out.
+        None if step.guessed && !step.step.read_to_end() => return None,
         Some(advance) => advance.entries(),
         None => BTreeMap::new(),
     };
@@ -231,15 +244,21 @@ struct Ended {
     decided: bool,
     /// It ended while it was staging, and all of that is discarded: the same run may try once more.
     staging: bool,
+    /// Sources whose columns' types were a guess that no row had refuted by then.
+    guessed: Vec<guess::Guess>,
 }
 
 impl From<Failure> for Ended {
     fn from(failure: Failure) -> Self {
-        Ended { failure, decided: false, staging: false }
+        Ended { failure, decided: false, staging: false, guessed: Vec::new() }
     }
 }
 
 impl Ended {
+    fn has_code(&self, code: &str) -> bool {
+        matches!(&self.failure, Failure::Error(error) if !self.decided && error.code == code)
+    }
+
     /// Whether the same again may succeed: a connection was reset, a server was restarting.
     fn passing(&self) -> bool {
         self.staging && matches!(&self.failure, Failure::Error(error) if error.retry == Retry::Later)
@@ -247,7 +266,7 @@ impl Ended {
 }
 
 fn exhausted(ended: &Ended) -> bool {
-    matches!(&ended.failure, Failure::Error(error) if !ended.decided && error.code == "memory-limit")
+    ended.has_code("memory-limit")
 }
 
 /// What a run does to rows of the quarantine besides.
@@ -275,6 +294,8 @@ pub(crate) struct Attempt<'a> {
     started: Instant,
     notes: Vec<String>,
     mending: Option<Mending>,
+    /// To read every row, by a guess as long as none has misled.
+    purpose: Purpose,
 }
 
 impl<'a> Attempt<'a> {
@@ -288,7 +309,7 @@ impl<'a> Attempt<'a> {
         events: &'a Events,
         started: Instant,
     ) -> Self {
-        Self { workspace, pipeline, history, context, options, events, started, notes: Vec::new(), mending: None }
+        Self { workspace, pipeline, history, context, options, events, started, notes: Vec::new(), mending: None, purpose: Purpose::Try }
     }
 
     /// A run that ends rows of the quarantine.
@@ -310,14 +331,8 @@ impl<'a> Attempt<'a> {
     }
 
     async fn make(&mut self, frugality: Frugality) -> Result<Summary, Ended> {
-        let mut inputs = Inputs::default();
-        for source in self.pipeline.sources.iter().filter(|_| !self.options.full_refresh) {
-            inputs.seen.insert(source.name.value.clone(), self.history.cursors(&self.pipeline.name.value, &source.name.value).await?);
-        }
-        if let Some(mending) = &self.mending {
-            inputs.given.insert(mending.step.clone(), mending.given.clone());
-        }
-        let flow = self.unless_cancelled(plan::plan(self.pipeline, &self.context, Purpose::Run, frugality, &inputs)).await?;
+        let inputs = self.inputs().await?;
+        let flow = self.flow(&inputs, frugality).await?;
         if let Some(mending) = &self.mending
             && let Some(planned) = flow.steps.iter().find(|planned| planned.step.name == mending.step)
         {
@@ -334,15 +349,14 @@ impl<'a> Attempt<'a> {
                 let discarded = publish::discard(self.history, &self.context.run, &destinations).await;
                 let mut summary = match (other, discarded) {
                     (Ok(summary), Ok(())) => summary,
-                    (Err(failure), Ok(())) => return Err(Ended { staging: true, ..failure.into() }),
+                    (Err(failure), Ok(())) => {
+                        return Err(Ended { staging: true, guessed: guess::made(&flow), ..failure.into() });
+                    }
                     (Ok(_), Err(failure)) => return Err(failure.into()),
                     // The cause is told first; what is left behind is found by the next run.
                     (Err(failure), Err(left)) => {
-                        return Err(Ended {
-                            failure: failure.detail(format!("what was staged could not be removed: {}", left.sentence())),
-                            decided: true,
-                            staging: false,
-                        });
+                        let failure = failure.detail(format!("what was staged could not be removed: {}", left.sentence()));
+                        return Err(Ended { decided: true, ..failure.into() });
                     }
                 };
                 if self.context.cancel.is_cancelled() {

@@ -41,7 +41,7 @@ const ROWS: &str = "## Rows that break their contract";
 const OWN_FAULTS: &str = "## Faults in Weir itself";
 
 /// Codes without a case: why, and which. A code that a case has by now is taken out of here: the test says so.
-const WITHOUT_A_CASE: [(&str, &str); 13] = [
+const WITHOUT_A_CASE: [(&str, &str); 14] = [
     ("servers that share a state, killed or held still at the right moment, cause it", "lane-lost not-leading process-died task-lost"),
     (
         "the network or a server's state causes it, and no server of the tests can be brought to it",
@@ -66,6 +66,7 @@ const WITHOUT_A_CASE: [(&str, &str); 13] = [
     ),
     ("a terminal, or an input that breaks off", "input-failed terminal threads"),
     ("for those who work on Weir", "stale"),
+    ("the run goes on without it, and says so in a note", "types-guessed"),
     ("the system gives no chance", "no-random-numbers"),
     ("the machine's memory, or more rows than a case has", "cursor-window memory out-of-memory"),
     ("not every file system can hold such a name", "name-not-text"),

@@ -16,6 +16,7 @@ mod flight_door;
 mod flights;
 mod format;
 mod fuzz;
+mod guessed;
 mod hostile;
 mod http_sql;
 mod invalid;

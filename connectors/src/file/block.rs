@@ -18,12 +18,16 @@ pub trait BlockFormat: std::fmt::Debug + Send + Sync {
     fn whole_records(&self, block: &[u8], end: bool) -> usize;
 
     /// Reads what a file's first block says about its columns (a CSV header), and returns the decoder of this file and
-    /// the number of bytes and lines taken. `wanted` are the columns to produce, by name: what the file lacks is null.
-    fn decoder(&self, first_block: &[u8], wanted: SchemaRef) -> Result<Start>;
+    /// the number of bytes and lines taken. `wanted` are the columns to produce, by name: what the file lacks is null. A record that does not bear
+    /// out a guess is an error.
+    fn decoder(&self, first_block: &[u8], wanted: SchemaRef, guess: Option<&Guess>) -> Result<Start>;
 
     /// Learns names and types from whole records, many times in turn; `state` is the format's own.
     fn infer(&self, first_of_file: bool, block: &[u8], state: &mut Inference) -> Result<()>;
 }
+
+/// What records in front say of the columns: the narrowest type that holds every value seen, none where only nulls were.
+pub type Guess = indexmap::IndexMap<String, Option<arrow::datatypes::DataType>>;
 
 /// A file's decoder, and where its records begin.
 #[derive(Debug)]
@@ -51,8 +55,6 @@ pub struct Decoded {
     pub lines: UInt64Array,
     /// The bad ones.
     pub bad: Vec<BadRecord>,
-    /// Lines the block holds.
-    pub lines_total: u64,
 }
 
 /// A record that could not be read.
@@ -75,8 +77,8 @@ pub struct BadRecord {
 /// What has been learnt of a format's columns so far: names in order of appearance, and the narrowest type that holds every value seen.
 #[derive(Debug, Default)]
 pub struct Inference {
-    /// Column name to the type so far; none where only nulls were seen.
-    pub columns: indexmap::IndexMap<String, Option<arrow::datatypes::DataType>>,
+    /// Column name to the type so far.
+    pub columns: Guess,
     /// The current file's columns in its own order, as indexes into `columns`.
     pub current: Vec<usize>,
     /// Records seen.

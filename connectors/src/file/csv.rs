@@ -24,7 +24,7 @@ use std::{
 
 use arrow::{
     array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt64Array, new_null_array},
-    datatypes::SchemaRef,
+    datatypes::{DataType, SchemaRef},
 };
 
 pub(super) use self::column::{Column, expected};
@@ -32,7 +32,7 @@ use self::{
     column::{Strip, Style},
     structure::{Broken, Fault, Found, Index, Structure},
 };
-use super::block::{BadRecord, BlockDecoder, BlockFormat, Decoded, Inference, Start};
+use super::block::{BadRecord, BlockDecoder, BlockFormat, Decoded, Guess, Inference, Start};
 use crate::error::{Error, Result};
 
 /// Bytes taken apart at a time: a strip and its index stay in the CPU's second cache while each column passes over them.
@@ -200,7 +200,7 @@ impl BlockFormat for CsvFormat {
         if end { block.len() } else { self.structure(0).whole(block) }
     }
 
-    fn decoder(&self, first_block: &[u8], wanted: SchemaRef) -> Result<Start> {
+    fn decoder(&self, first_block: &[u8], wanted: SchemaRef, guess: Option<&Guess>) -> Result<Start> {
         self.check()?;
         let (names, skipped_bytes) = self.columns(first_block)?;
         let mut sources = Vec::with_capacity(wanted.fields().len());
@@ -218,7 +218,16 @@ impl BlockFormat for CsvFormat {
         let structure = self.structure(names.len().max(1));
         let last_bytes = sources.iter().map(|_| AtomicUsize::new(0)).collect();
         let last_rows = AtomicUsize::new(0);
-        let decoder = Arc::new(CsvDecoder { style: self.style(), format, structure, wanted, sources, last_rows, last_bytes });
+        let guessed =
+            guess.into_iter().flat_map(|guess| names.iter().enumerate().filter_map(|(at, name)| Some((at, guess.get(name)?.clone()))));
+        let guessed: Vec<_> = guessed.filter(|(_, kind)| *kind != Some(DataType::Utf8)).collect();
+        // Whoever reads a column's values sees whether they bear a guess out; of a column of nulls, or one that is not read, it is asked besides.
+        let is_exact = |at: usize| guessed.iter().any(|(guessed, kind)| *guessed == at && kind.is_some());
+        let exact: Vec<bool> = sources.iter().map(|source| source.is_some_and(is_exact)).collect();
+        let is_read = |at: usize| sources.iter().zip(&exact).any(|(source, exact)| *exact && *source == Some(at));
+        let held = guessed.iter().filter(|(at, _)| !is_read(*at)).cloned().collect();
+        let decoder =
+            Arc::new(CsvDecoder { style: self.style(), format, structure, wanted, names, sources, exact, held, last_rows, last_bytes });
         Ok(Start { decoder, skipped_bytes, skipped_lines })
     }
 
@@ -272,8 +281,14 @@ struct CsvDecoder {
     structure: Structure,
     style: Style,
     wanted: SchemaRef,
+    /// The file's columns.
+    names: Vec<String>,
     /// For each wanted column, the file's; none when the file lacks it.
     sources: Vec<Option<usize>>,
+    /// Whether a wanted column's type is guessed, but for texts, which anything is: then it takes just what bears the guess out.
+    exact: Vec<bool>,
+    /// The file's other columns whose types are guessed.
+    held: Vec<(usize, Option<DataType>)>,
     /// Rows of the last block, and for each wanted column the bytes of its texts there: the next will be about as large.
     last_rows: AtomicUsize,
     last_bytes: Vec<AtomicUsize>,
@@ -314,9 +329,20 @@ impl BlockDecoder for CsvDecoder {
             let next = self.structure.index(block, at, at + STRIP, careful, &mut index);
             let utf8 = texts && std::str::from_utf8(&block[at..next]).is_ok();
             let strip = Strip { block, starts: index.starts(), rows: &index.rows, style: &self.style, utf8 };
+            self.hold(&strip)?;
             for (i, column) in columns.iter_mut().enumerate() {
                 let (Some(column), Some(field)) = (column, self.sources[i]) else { continue };
-                column.fill(&strip, field, field + 1 == self.structure.fields, self.wanted.field(i).is_nullable(), &mut faults);
+                column.fill(
+                    &strip,
+                    field,
+                    field + 1 == self.structure.fields,
+                    self.wanted.field(i).is_nullable(),
+                    self.exact[i],
+                    &mut faults,
+                );
+                if self.exact[i] && !faults.is_empty() {
+                    return Err(self.refuted(field, Some(self.wanted.field(i).data_type())));
+                }
                 found.extend(faults.drain(..).map(|row| (row, i)));
             }
             if !found.is_empty() {
@@ -368,12 +394,7 @@ impl BlockDecoder for CsvDecoder {
                 good_lines.push(line.of(start as usize));
             }
         }
-        Ok(Decoded {
-            rows: batch,
-            lines: UInt64Array::from(good_lines),
-            bad: self.bad(block, first_line, spoilt, &broken),
-            lines_total: lines(block),
-        })
+        Ok(Decoded { rows: batch, lines: UInt64Array::from(good_lines), bad: self.bad(block, first_line, spoilt, &broken) })
     }
 }
 
@@ -382,6 +403,21 @@ fn unexpected(error: arrow::error::ArrowError) -> Error {
 }
 
 impl CsvDecoder {
+    /// Fails where a column that is not read, or was always null, does not bear out its guess.
+    fn hold(&self, strip: &Strip<'_>) -> Result<()> {
+        let last = self.structure.fields - 1;
+        match self.held.iter().find(|(field, kind)| !infer::bears_out(strip, *field, *field == last, kind.as_ref())) {
+            Some((field, kind)) => Err(self.refuted(*field, kind.as_ref())),
+            None => Ok(()),
+        }
+    }
+
+    fn refuted(&self, field: usize, kind: Option<&DataType>) -> Error {
+        let (name, kind) = (&self.names[field], kind.map_or_else(|| "empty".to_owned(), expected));
+        let message = format!("column \"{name}\" was taken for {kind} by the first records, and is not in another");
+        Error::user("types-guessed", message).help("declare the column in a contract: then its type is known")
+    }
+
     /// Explains the row at place `row` of a strip, whose wanted column `column` holds no such value. Its line is filled in later.
     fn spoilt(&self, strip: &Strip<'_>, row: usize, column: usize, rows_before: usize) -> Spoilt {
         let (field, source) = (self.wanted.field(column), self.sources[column].expect("a column that was filled has a source"));

@@ -24,7 +24,7 @@ use memchr::{memchr, memchr_iter, memrchr};
 use self::node::Record;
 pub(super) use self::node::json_text;
 use super::{
-    block::{BadRecord, BlockDecoder, BlockFormat, Decoded, Inference, Start},
+    block::{BadRecord, BlockDecoder, BlockFormat, Decoded, Guess, Inference, Start},
     csv::values,
 };
 use crate::error::{Error, Result};
@@ -52,7 +52,7 @@ impl BlockFormat for NdjsonFormat {
         if end { block.len() } else { memrchr(b'\n', block).map_or(0, |at| at + 1) }
     }
 
-    fn decoder(&self, first_block: &[u8], wanted: SchemaRef) -> Result<Start> {
+    fn decoder(&self, first_block: &[u8], wanted: SchemaRef, _: Option<&Guess>) -> Result<Start> {
         Record::new(&wanted, 0)?;
         let skipped_bytes = if first_block.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
         Ok(Start { decoder: Arc::new(NdjsonDecoder { format: self.clone(), wanted }), skipped_bytes, skipped_lines: 0 })
@@ -123,6 +123,6 @@ impl BlockDecoder for NdjsonDecoder {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let rows = RecordBatch::try_new_with_options(self.wanted.clone(), record.finish()?, &options)
             .map_err(|e| Error::weir("ndjson-batch", "decoded columns make no batch").because(e))?;
-        Ok(Decoded { rows, lines: UInt64Array::from(good), bad, lines_total })
+        Ok(Decoded { rows, lines: UInt64Array::from(good), bad })
     }
 }

@@ -39,7 +39,7 @@ use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use tokio::sync::mpsc;
 
 use super::{
-    block::{BadRecord, BlockDecoder},
+    block::{BadRecord, BlockDecoder, Guess},
     blocks::{Block, Blocks, Cutting},
     buffer::Buffer,
     bytes::{Opening, interrupted},
@@ -106,6 +106,8 @@ pub struct Files {
     pub parts: Vec<Arc<Part>>,
     /// How text is cut; none for the other formats.
     pub cutting: Option<Cutting>,
+    /// What the first records say of the columns that no others were asked about.
+    pub guess: Option<Guess>,
     /// Text files start with a line of names.
     pub header: bool,
     /// How files are opened.
@@ -361,7 +363,10 @@ impl Execution {
                         _ if bytes.is_empty() => None,
                         Some(decoder) => Some(decoder.clone()),
                         None => {
-                            let start = cutting.format.decoder(&bytes, self.wanted.clone()).map_err(|error| name_file(error, file))?;
+                            let start = cutting
+                                .format
+                                .decoder(&bytes, self.wanted.clone(), files.guess.as_ref())
+                                .map_err(|error| name_file(error, file))?;
                             (from, first_line) = (start.skipped_bytes, first_line + start.skipped_lines);
                             decoder = Some(start.decoder);
                             decoder.clone()

@@ -19,7 +19,7 @@ use weir_pipelines::Incremental;
 
 use super::{
     Compression, Decimal, FileSource, Format, Metadata,
-    block::{BlockFormat, Inference},
+    block::{BlockFormat, Guess, Inference},
     blocks::{Blocks, Cutting, Document},
     buffer::Buffer,
     bytes::Opening,
@@ -41,6 +41,8 @@ use crate::{
 const SAMPLE_BYTES: usize = 64 << 10;
 /// What is read at once to learn types.
 const BLOCK_BYTES: usize = 1 << 20;
+/// What is read of each file to guess types: a file of no more is read to its end.
+const GUESS_BYTES: usize = 4 << 20;
 /// Planning looks into no more files than this.
 const PLAN_FILES: usize = 256;
 /// Footers read at once.
@@ -102,6 +104,7 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
                 infer_rows: settings.infer_rows.unwrap_or(u64::MAX),
                 declared: cx.told().cloned(),
                 sample: cx.purpose == Purpose::Plan,
+                guess: cx.purpose == Purpose::Try,
             };
             let files = learn_from.clone();
             let learnt = tokio::task::spawn_blocking(move || learner.learn(&files)).await;
@@ -121,6 +124,7 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
         by: if remembered.is_some() { ColumnsBy::Memory } else { learnt.by },
         absent,
         untyped: learnt.untyped,
+        guessed: learnt.guess.is_some(),
         first_in: learnt.first_in,
         // Whoever tells the shape knows the columns already, and nobody looked for them.
         own: (settings.asked().is_some() && cx.shape.is_none()).then(|| table.own.clone()),
@@ -141,6 +145,7 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
         origins: table.origins,
         parts,
         cutting,
+        guess: learnt.guess,
         header: header_of(settings, format),
         opening: Opening { read: Some(read.clone()), ..opening },
         cx: cx.clone(),
@@ -267,6 +272,8 @@ struct Learnt {
     by: ColumnsBy,
     untyped: Vec<String>,
     first_in: HashMap<String, String>,
+    /// The types of the columns that nobody told, where they were guessed.
+    guess: Option<Guess>,
 }
 
 async fn learn_binary(format: Format, files: &[Arc<FoundFile>], opening: &Opening, purpose: Purpose) -> Result<Learnt> {
@@ -314,7 +321,7 @@ async fn learn_binary(format: Format, files: &[Arc<FoundFile>], opening: &Openin
     }
     let by = if looked_at == files.len() { ColumnsBy::Source } else { ColumnsBy::Sample };
     let untyped = columns.keys().filter(|name| !typed.contains(*name)).cloned().collect();
-    Ok(Learnt { columns, contents, by, untyped, first_in })
+    Ok(Learnt { columns, contents, by, untyped, first_in, guess: None })
 }
 
 /// Learns the columns of text files.
@@ -328,6 +335,8 @@ struct Learner {
     infer_rows: u64,
     declared: Option<SchemaRef>,
     sample: bool,
+    /// Whether types may be guessed.
+    guess: bool,
 }
 
 impl Learner {
@@ -335,10 +344,10 @@ impl Learner {
         let mut state = Inference::default();
         let looked_at = if self.sample { files.len().min(PLAN_FILES) } else { files.len() };
         let mut first_in = HashMap::new();
-        let mut whole = looked_at == files.len();
+        let (mut whole, mut guessed) = (looked_at == files.len(), false);
         for file in &files[..looked_at] {
             let known = state.columns.len();
-            whole &= self.learn_file(file, &mut state).map_err(|error| name_file(error, file))?;
+            whole &= self.learn_file(file, &mut state, &mut guessed).map_err(|error| name_file(error, file))?;
             first_in.extend(state.columns.keys().skip(known).map(|column| (column.clone(), file.name.clone())));
         }
         if state.columns.is_empty() && self.declared.is_none() && !files.is_empty() {
@@ -358,11 +367,14 @@ impl Learner {
         };
         let untyped = state.columns.iter().filter(|(name, kind)| kind.is_none() && !state.json.contains(*name));
         let untyped = untyped.map(|(name, _)| name.clone()).collect();
-        Ok(Learnt { columns, contents: Vec::new(), by, untyped, first_in })
+        let is_told = |name: &str| self.declared.as_ref().is_some_and(|declared| declared.index_of(name).is_ok());
+        let guess = guessed
+            .then(|| state.columns.iter().filter(|(name, _)| !is_told(name)).map(|(name, kind)| (name.clone(), kind.clone())).collect());
+        Ok(Learnt { columns, contents: Vec::new(), by, untyped, first_in, guess })
     }
 
-    /// True when it is sure that the file has no other columns.
-    fn learn_file(&self, file: &FoundFile, state: &mut Inference) -> Result<bool> {
+    /// True when it is sure that the file has no other columns. Notes where types were guessed.
+    fn learn_file(&self, file: &FoundFile, state: &mut Inference, guessed: &mut bool) -> Result<bool> {
         let mut blocks = Blocks::open(file, &self.opening, &self.cutting, SAMPLE_BYTES, None)?;
         let mut first = true;
         while let Some(block) = blocks.next_block()? {
@@ -381,7 +393,10 @@ impl Learner {
             }
             blocks.set_block_bytes(BLOCK_BYTES);
             if self.fixed_columns && self.infer_rows == u64::MAX && !state.current.is_empty() {
-                self.learn_rest(blocks, state)?;
+                match self.guess {
+                    true => *guessed |= self.learn_more(blocks, state)?,
+                    false => self.learn_rest(blocks, state)?,
+                }
                 return Ok(true);
             }
         }
@@ -400,6 +415,19 @@ impl Learner {
             0 => block,
             whole => &sample[..whole],
         }
+    }
+
+    /// Learns from as much of a file as guesses are made of, and says whether there is more.
+    fn learn_more(&self, mut blocks: Blocks, state: &mut Inference) -> Result<bool> {
+        let mut bytes = 0;
+        while let Some(block) = blocks.next_block()? {
+            if bytes >= GUESS_BYTES {
+                return Ok(true);
+            }
+            bytes += block.bytes.len();
+            self.cutting.format.infer(false, &block.bytes, state)?;
+        }
+        Ok(false)
     }
 
     /// Learns from the rest of a file whose columns are known by now, on several threads: each keeps a state of its own,

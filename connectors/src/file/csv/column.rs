@@ -16,7 +16,7 @@ use arrow::{
     },
 };
 
-use super::values;
+use super::{infer, values};
 use crate::error::{Error, Result};
 
 /// How values are written in a file.
@@ -426,8 +426,9 @@ impl Column {
         matches!(self, Self::Text(_) | Self::LargeText(_))
     }
 
-    /// Appends field `field` of every record of the strip, and notes which records (by place in the strip) hold what is no such value.
-    pub fn fill(&mut self, strip: &Strip<'_>, field: usize, last: bool, nullable: bool, faults: &mut Vec<usize>) {
+    /// Appends field `field` of every record of the strip, and notes which records (by place in the strip) hold what is no such value. An `exact`
+    /// column takes just the values that `infer.rs` learns its type from: no `007`.
+    pub fn fill(&mut self, strip: &Strip<'_>, field: usize, last: bool, nullable: bool, exact: bool, faults: &mut Vec<usize>) {
         let point = strip.style.point;
         /// An integer type that `i64` has room for while it is read fast.
         macro_rules! integers {
@@ -462,6 +463,28 @@ impl Column {
             };
         }
         match self {
+            Self::Int64(n) if exact => n.fill(
+                strip,
+                field,
+                last,
+                faults,
+                nullable,
+                |block, start, len| values::integer_fast(block, start, len).filter(|_| infer::is_plain(&block[start..start + len])),
+                |text| values::integer(text).filter(|_| infer::is_integer(text)).and_then(|v| v.try_into().ok()),
+            ),
+            Self::Float64(n) if exact => n.fill(
+                strip,
+                field,
+                last,
+                faults,
+                nullable,
+                // One that is longer may be an integer that is none of 64 bits.
+                |block, start, len| {
+                    let text = &block[start..start + len];
+                    if point == b'.' && len <= 18 && infer::is_plain(text) { values::float(text) } else { None }
+                },
+                |text| float_with(text, point).filter(|_| infer::is_number(text, point)),
+            ),
             Self::Null(rows) => {
                 for (i, &row) in strip.rows.iter().enumerate() {
                     if strip.style.trimmed(strip.raw(row, field, last).1).is_some() {

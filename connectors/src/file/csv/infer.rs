@@ -26,6 +26,13 @@ pub fn block(structure: &Structure, style: &Style, block: &[u8], from: usize, st
     }
 }
 
+/// Whether a type that holds all values so far, or none where there are none, does not change by those of a strip.
+pub fn bears_out(strip: &Strip<'_>, field: usize, last: bool, kind: Option<&DataType>) -> bool {
+    let mut seen = kind.cloned();
+    learn(strip, field, last, &mut seen);
+    seen.as_ref() == kind
+}
+
 fn learn(strip: &Strip<'_>, field: usize, last: bool, seen: &mut Option<DataType>) {
     let point = strip.style.point;
     let mut rows = strip.rows;
@@ -34,8 +41,13 @@ fn learn(strip: &Strip<'_>, field: usize, last: bool, seen: &mut Option<DataType
         let fitting = match seen {
             Some(DataType::Utf8) => return,
             Some(DataType::Int64) => fitting(strip, rows, field, last, is_integer),
-            Some(DataType::Float64) => fitting(strip, rows, field, last, |value| is_float(value, point) || is_integer(value)),
+            Some(DataType::Float64) => fitting(strip, rows, field, last, |value| is_number(value, point)),
             Some(DataType::Date32) => fitting(strip, rows, field, last, |value| values::date(value).is_some()),
+            Some(DataType::Boolean) => fitting(strip, rows, field, last, |value| values::boolean(value).is_some()),
+            Some(DataType::Timestamp(_, zone)) => {
+                let zoned = zone.is_some();
+                fitting(strip, rows, field, last, |value| is_stamp(value) == Some(zoned))
+            }
             _ => 0,
         };
         let Some((&row, rest)) = rows[fitting..].split_first() else { return };
@@ -84,17 +96,36 @@ fn classify(value: &[u8], point: u8) -> DataType {
         _ if is_float(value, point) => DataType::Float64,
         _ if values::boolean(value).is_some() => DataType::Boolean,
         _ if values::date(value).is_some() => DataType::Date32,
-        _ => match values::stamp(value) {
-            Some(stamp) if values::stamp_in(stamp, 1_000_000).is_some() => {
-                DataType::Timestamp(TimeUnit::Microsecond, stamp.zoned.then(|| "UTC".into()))
-            }
-            _ => DataType::Utf8,
+        _ => match is_stamp(value) {
+            Some(zoned) => DataType::Timestamp(TimeUnit::Microsecond, zoned.then(|| "UTC".into())),
+            None => DataType::Utf8,
         },
     }
 }
 
+/// Whether a timestamp has a zone; none where the value is none that fits microseconds.
+fn is_stamp(value: &[u8]) -> Option<bool> {
+    let stamp = values::stamp(value)?;
+    values::stamp_in(stamp, 1_000_000).map(|_| stamp.zoned)
+}
+
+/// Whether it begins with a digit, after at most a minus, and with no needless zero.
+#[inline(always)]
+pub fn is_plain(value: &[u8]) -> bool {
+    match value.strip_prefix(b"-").unwrap_or(value) {
+        [b'0', next, ..] => !next.is_ascii_digit(),
+        [first, ..] => first.is_ascii_digit(),
+        [] => false,
+    }
+}
+
+/// What a column of floats is learnt from.
+pub fn is_number(value: &[u8], point: u8) -> bool {
+    is_float(value, point) || is_integer(value)
+}
+
 /// Digits with at most a minus, no needless zero in front, in 64 bits.
-fn is_integer(value: &[u8]) -> bool {
+pub fn is_integer(value: &[u8]) -> bool {
     let digits = value.strip_prefix(b"-").unwrap_or(value);
     match digits {
         [b'0'] => true,
@@ -108,13 +139,7 @@ fn is_integer(value: &[u8]) -> bool {
 /// A number with a fraction or an exponent, no plus and no needless zero in front; no words such as `nan`.
 fn is_float(value: &[u8], point: u8) -> bool {
     let digits = value.strip_prefix(b"-").unwrap_or(value);
-    let plain = match digits {
-        [b'0', next, ..] => !next.is_ascii_digit(),
-        [b'0'..=b'9', ..] => true,
-        [first, next, ..] => *first == point && next.is_ascii_digit(),
-        _ => false,
-    };
-    plain
+    (is_plain(value) || matches!(digits, [first, next, ..] if *first == point && next.is_ascii_digit()))
         && (is_decimal(digits, point)
             || value.iter().any(|b| *b == point || matches!(b, b'e' | b'E')) && float_with::<f64>(value, point).is_some())
 }

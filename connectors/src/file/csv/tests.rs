@@ -15,7 +15,7 @@ fn schema(columns: &[(&str, DataType)]) -> SchemaRef {
 
 /// All of a file in one block.
 fn decode(format: &CsvFormat, file: &[u8], wanted: &SchemaRef) -> Decoded {
-    let start = format.decoder(file, wanted.clone()).unwrap();
+    let start = format.decoder(file, wanted.clone(), None).unwrap();
     start.decoder.decode(&file[start.skipped_bytes..], 1 + start.skipped_lines).unwrap()
 }
 
@@ -135,16 +135,16 @@ fn columns_go_by_name_and_one_that_the_file_lacks_is_null() {
 
 #[test]
 fn a_header_must_name_each_column_once() {
-    let error = |file: &[u8]| CsvFormat::default().decoder(file, schema(&[])).unwrap_err();
+    let error = |file: &[u8]| CsvFormat::default().decoder(file, schema(&[]), None).unwrap_err();
     assert_eq!(error(b"a,,b\n").message, "the header has no name for column 2");
     assert_eq!(error(b"a,b, a\n").message, "the header has \"a\" twice, as columns 1 and 3");
     assert_eq!(error(b"").code, "csv-header-missing");
     assert_eq!(error(b"\"a\n").code, "csv-header");
     assert_eq!(decode(&CsvFormat::default(), b"a,b\n", &schema(&[("a", DataType::Int64)])).rows.num_rows(), 0);
     let nested = schema(&[("a", DataType::List(Arc::new(Field::new("item", DataType::Int64, true))))]);
-    assert_eq!(CsvFormat::default().decoder(b"a\n", nested).unwrap_err().setting.as_deref(), Some("format"));
+    assert_eq!(CsvFormat::default().decoder(b"a\n", nested, None).unwrap_err().setting.as_deref(), Some("format"));
     let twice = CsvFormat { comment: Some(b','), ..CsvFormat::default() };
-    assert_eq!(twice.decoder(b"a\n", schema(&[])).unwrap_err().setting.as_deref(), Some("csv.comment"));
+    assert_eq!(twice.decoder(b"a\n", schema(&[]), None).unwrap_err().setting.as_deref(), Some("csv.comment"));
 }
 
 #[test]
@@ -156,7 +156,6 @@ fn bad_records_say_where_and_why_and_their_neighbours_load() {
     assert_eq!(texts(decoded.rows.column(0)), some(&["1", "3", "7"]));
     assert_eq!(texts(decoded.rows.column(1)), some(&["x\ny", "z", "end"]));
     assert_eq!(decoded.lines.values(), &[3, 7, 13]);
-    assert_eq!(decoded.lines_total, 11);
     let bad: Vec<_> = decoded.bad.iter().map(|b| (b.line, b.code, b.column.as_deref(), b.reason.as_str(), b.raw.as_str())).collect();
     assert_eq!(
         bad,
@@ -224,6 +223,51 @@ fn the_narrowest_type_that_holds_every_value_is_inferred() {
         let format = CsvFormat { null: vec!["NA".into()], ..CsvFormat::default() };
         assert_eq!(decode(&format, file.as_bytes(), &wanted).rows.num_rows(), values.len(), "what is inferred is read: {values:?}");
     }
+}
+
+proptest! {
+    #[test]
+    fn a_guess_is_refuted_just_where_all_records_tell_another_type(
+        values in prop::collection::vec((0usize..36, any::<bool>()), 1..60),
+        kinds in prop::collection::vec(0usize..36, 1..4),
+        is_read in any::<bool>(),
+        known in 0usize..60,
+    ) {
+        let pool = [
+            "", "1", "-7", "9223372036854775807", "0", "1.5", "-0.25", "1e3", "true", "FALSE", "2013-01-01", "2024-02-29", "2013-01-01 10:00",
+            "2013-01-01T10:00:00Z", "2013-01-01 10:00:00.123456", "2013-01-01T10:00:00+02:00", "007", "+1", "nan", "x", "\"\"", "\"3\"", " 4 ", "NA",
+            "-0", "-07", "00.5", "-00.5", ".5", "5.", "99999999999999999999", "-999999999999999999", "1E400", "0e0", "1.7976931348623157e308", "inf",
+        ];
+        // Mostly of a few kinds, so that guesses are borne out as well.
+        let values: Vec<&str> = values.iter().map(|(at, any)| pool[if *any && at % 7 == 0 { *at } else { kinds[at % kinds.len()] }]).collect();
+        let known = known.min(values.len());
+        let lines = |values: &[&str]| values.iter().map(|value| format!("{value},\n")).collect::<String>();
+        let guess = inferred(&format!("v,x\n{}", lines(&values[..known])));
+        let all = inferred(&format!("v,x\n{}", lines(&values)));
+        let format = CsvFormat { null: vec!["NA".into()], ..CsvFormat::default() };
+        let wanted = if is_read { schema(&[("v", guess[0].1.clone().unwrap_or(DataType::Utf8))]) } else { schema(&[("x", DataType::Utf8)]) };
+        let decoder = format.decoder(b"v,x\n", wanted, Some(&guess.iter().cloned().collect())).unwrap().decoder;
+        match decoder.decode(lines(&values).as_bytes(), 2) {
+            Ok(decoded) => {
+                prop_assert_eq!(&guess, &all);
+                prop_assert_eq!((decoded.rows.num_rows(), decoded.bad), (values.len(), vec![]));
+            }
+            Err(error) => {
+                prop_assert_eq!(error.code, "types-guessed");
+                prop_assert_ne!(&guess, &all);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_column_that_nobody_reads_is_held_against_its_guess_as_well() {
+    let guess = Guess::from_iter([("a".to_owned(), Some(DataType::Int64)), ("b".to_owned(), None), ("c".to_owned(), Some(DataType::Utf8))]);
+    let decoder = CsvFormat::default().decoder(b"a,b,c\n", schema(&[("c", DataType::Utf8)]), Some(&guess)).unwrap().decoder;
+    assert_eq!(decoder.decode(b"1,,x\n-2,,\n", 2).unwrap().rows.num_rows(), 2);
+    let said = |block: &[u8]| decoder.decode(block, 2).unwrap_err().message;
+    assert_eq!(said(b"1,,x\n1.5,,x\n"), "column \"a\" was taken for int64 by the first records, and is not in another");
+    assert_eq!(said(b"1,2,x\n"), "column \"b\" was taken for empty by the first records, and is not in another");
 }
 
 #[test]
@@ -310,7 +354,7 @@ fn wanted_texts(fields: usize) -> SchemaRef {
 fn decode_cut(file: &[u8], fields: usize, cuts: &[usize]) -> (Vec<Vec<Option<String>>>, Vec<u64>, Vec<BadRecord>) {
     let format = CsvFormat { header: false, lines: true, ..CsvFormat::default() };
     let first = vec!["x"; fields].join(",");
-    let decoder = format.decoder(first.as_bytes(), wanted_texts(fields)).unwrap().decoder;
+    let decoder = format.decoder(first.as_bytes(), wanted_texts(fields), None).unwrap().decoder;
     let (mut rows, mut lines, mut bad) = (vec![], vec![], vec![]);
     let (mut at, mut line, mut size, mut cut) = (0, 1, 0, cuts.iter().cycle());
     while at < file.len() {
@@ -322,7 +366,7 @@ fn decode_cut(file: &[u8], fields: usize, cuts: &[usize]) -> (Vec<Vec<Option<Str
             rows.extend(table(&decoded.rows));
             lines.extend(decoded.lines.values());
             bad.extend(decoded.bad);
-            line += decoded.lines_total;
+            line += super::lines(&block[..whole]);
             at += whole;
             size = 0;
         }
@@ -369,7 +413,7 @@ proptest! {
         let kinds = [DataType::Int32, DataType::Float64, DataType::Utf8];
         let columns: Vec<_> = kinds.iter().enumerate().map(|(i, kind)| Field::new(format!("column_{}", i + 1), kind.clone(), true)).collect();
         let format = CsvFormat { header: false, quote: None, ..CsvFormat::default() };
-        let decoder = format.decoder(b",,\n", Arc::new(Schema::new(columns))).unwrap().decoder;
+        let decoder = format.decoder(b",,\n", Arc::new(Schema::new(columns)), None).unwrap().decoder;
         let decoded = decoder.decode(&file, 1).unwrap();
         let records = file.split(|b| *b == b'\n').filter(|line| !matches!(line, [] | [b'\r'])).count();
         prop_assert_eq!(decoded.rows.num_rows() + decoded.bad.len(), records);
