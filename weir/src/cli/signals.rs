@@ -35,14 +35,17 @@ enum Then {
 
 impl Signals {
     /// Starts to listen, on a thread of its own: a signal must be heard also while a query keeps every worker busy.
-    /// Without that thread, signals do what they do by default.
+    /// Without that thread, signals do what they do by default. They are heard from when this returns: a line editor that came first would take the
+    /// default for what to go back to.
     pub fn listen() -> Self {
         let signals = Self::silent();
         let listener = signals.clone();
+        let (listening, heard) = std::sync::mpsc::channel::<()>();
         let listen = move || {
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
             runtime.block_on(async {
                 let Ok(mut source) = Source::new() else { return };
+                drop(listening);
                 loop {
                     let is_interrupt = source.next().await;
                     if is_interrupt && listener.lock().lent {
@@ -66,6 +69,8 @@ impl Signals {
         if let Err(error) = std::thread::Builder::new().name("signals".to_owned()).spawn(listen) {
             tracing::warn!(%error, "no thread for signals");
         }
+        // Ends with the other side, whichever way that goes.
+        let _ = heard.recv();
         signals
     }
 
