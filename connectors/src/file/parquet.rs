@@ -39,6 +39,7 @@ pub struct ParquetWriter<W: Write + Send> {
     group_bytes: usize,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one writer to a file")]
 enum Stage<W: Write + Send> {
     /// The first rows wait, with their number and bytes.
     Sampling {
