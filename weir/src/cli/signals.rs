@@ -40,7 +40,7 @@ impl Signals {
     pub fn listen() -> Self {
         let signals = Self::silent();
         let listener = signals.clone();
-        let (listening, heard) = std::sync::mpsc::channel::<()>();
+        let (listening, heard) = std::sync::mpsc::sync_channel::<()>(0);
         let listen = move || {
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
             runtime.block_on(async {
