@@ -18,6 +18,7 @@ pub mod failing;
 pub mod given;
 pub mod history;
 pub mod interval;
+pub mod join;
 pub mod known;
 pub mod mend;
 pub mod minimise;

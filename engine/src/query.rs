@@ -41,6 +41,7 @@ use weir_pipelines::{SourceFile, SqlText};
 use crate::{
     check::Column,
     error::{Failure, Result},
+    join::SpillJoins,
     scheduler::Catalogue as Files,
     sql::diagnose,
     workspace::Workspace,
@@ -87,6 +88,8 @@ pub use saved::{CheckedQuery, Promised};
 pub const TEXT_MAX: usize = 1 << 20;
 /// A prepared statement that is older is planned anew: tables may have new commits.
 const PLAN_FRESH: Duration = Duration::from_millis(500);
+/// A join keeps this share of a statement's memory; DataFusion needs about three times that.
+const BUILD_SHARE: usize = 4;
 /// Why a plan is there.
 const IN_TURN: &str = "a statement whose turn it is is planned";
 /// Batches that wait for a reader.
@@ -172,6 +175,7 @@ impl Catalogue {
             .with_runtime_env(runtime.clone())
             .with_default_features()
             .with_optimizer_rule(Arc::new(PushDown))
+            .with_physical_optimizer_rule(Arc::new(SpillJoins { share: BUILD_SHARE }))
             .build();
         datafusion_functions_json::register_all(&mut base).map_err(|error| crate::run::explain(&error))?;
         bounded::bound(&mut base).map_err(|error| crate::run::explain(&error))?;

@@ -8,6 +8,11 @@ use datafusion::{
     prelude::{SessionConfig, SessionContext},
 };
 
+use crate::join::SpillJoins;
+
+/// A run's joins keep this share of the limit in memory, so that steps side by side find room, and it takes as much for ten times the rows.
+const BUILD_SHARE: usize = 16;
+
 /// How hard to try to stay within memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frugality {
@@ -28,7 +33,12 @@ pub fn session(runtime: Arc<RuntimeEnv>, partitions: usize, batch_rows: usize, f
         options.execution.sort_spill_reservation_bytes = 4 << 20;
         options.execution.sort_in_place_threshold_bytes = 256 << 10;
     }
-    let state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(SpillJoins { share: BUILD_SHARE }))
+        .build();
     let mut session = SessionContext::new_with_state(state);
     datafusion_functions_json::register_all(&mut session).expect("function names do not clash");
     session

@@ -40,14 +40,14 @@ impl TableProvider for SpilledTable {
             Some(columns) => Arc::new(self.0.schema().project(columns)?),
             None => self.0.schema().clone(),
         };
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        Ok(Arc::new(SpilledExec { rows: self.0.clone(), projection: projection.cloned(), properties: Arc::new(properties) }))
+        Ok(Arc::new(SpilledExec::new(self.0.clone(), projection.cloned(), schema)))
     }
+}
+
+/// Spilled rows as a plan of one stream.
+pub fn plan(rows: Spilled) -> Arc<dyn ExecutionPlan> {
+    let schema = rows.schema().clone();
+    Arc::new(SpilledExec::new(rows, None, schema))
 }
 
 #[derive(Debug)]
@@ -55,6 +55,18 @@ struct SpilledExec {
     rows: Spilled,
     projection: Option<Vec<usize>>,
     properties: Arc<PlanProperties>,
+}
+
+impl SpilledExec {
+    fn new(rows: Spilled, projection: Option<Vec<usize>>, schema: SchemaRef) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Self { rows, projection, properties: Arc::new(properties) }
+    }
 }
 
 impl DisplayAs for SpilledExec {

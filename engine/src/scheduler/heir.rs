@@ -34,6 +34,8 @@ pub(super) fn server_lock(server: &str) -> String {
 #[derive(Debug)]
 pub(super) struct Heir {
     stop: CancellationToken,
+    /// No further one is taken up.
+    ending: CancellationToken,
     looked: Option<Instant>,
     work: Option<JoinHandle<()>>,
 }
@@ -41,7 +43,7 @@ pub(super) struct Heir {
 impl Heir {
     /// Takes nothing up yet. `stop` stops what it is at.
     pub fn new(stop: CancellationToken) -> Self {
-        Self { stop, looked: None, work: None }
+        Self { ending: stop.child_token(), stop, looked: None, work: None }
     }
 
     /// Looks for what was left, from time to time, and takes it up.
@@ -53,10 +55,19 @@ impl Heir {
         self.looked = Some(Instant::now());
         let orphans = scheduler.orphans(active, backfill).await?;
         if !orphans.is_empty() {
-            let (scheduler, runtime, stop) = (scheduler.clone(), tokio::runtime::Handle::current(), self.stop.clone());
-            self.work = Some(tokio::task::spawn_blocking(move || runtime.block_on(scheduler.inherit(&orphans, &stop))));
+            let (scheduler, runtime) = (scheduler.clone(), tokio::runtime::Handle::current());
+            let (stop, ending) = (self.stop.clone(), self.ending.clone());
+            self.work = Some(tokio::task::spawn_blocking(move || runtime.block_on(scheduler.inherit(&orphans, &stop, &ending))));
         }
         Ok(())
+    }
+
+    /// Lets the one that is being taken up be done: it may be in some destinations already, and not in others.
+    pub async fn end(&mut self) {
+        self.ending.cancel();
+        if let Some(work) = self.work.take() {
+            let _ = work.await;
+        }
     }
 }
 
@@ -76,9 +87,9 @@ impl Scheduler {
     }
 
     /// Takes them up. It takes as long as destinations take to answer.
-    async fn inherit(&self, orphans: &[Task], stop: &CancellationToken) {
+    async fn inherit(&self, orphans: &[Task], stop: &CancellationToken, ending: &CancellationToken) {
         for task in orphans {
-            if stop.is_cancelled() {
+            if ending.is_cancelled() {
                 return;
             }
             if let Err(failure) = self.take_up(task, stop).await {

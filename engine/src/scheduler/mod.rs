@@ -204,7 +204,7 @@ impl Scheduler {
         // Others may lead at once; what runs here ends here.
         leader.leadership = None;
         let _ = self.history.server_ends_leading(&self.server).await;
-        runner.drain().await;
+        tokio::join!(runner.drain(), heir.end());
         beat.abort();
         self.history.server_ends(&self.server).await
     }
@@ -358,7 +358,7 @@ impl Scheduler {
             Ok(())
         };
         let done = done.await;
-        runner.drain().await;
+        tokio::join!(runner.drain(), heir.end());
         beat.abort();
         self.history.server_ends(&self.server).await?;
         done
