@@ -1,15 +1,22 @@
 //! Types that the first records of a file suggest: the answer is the one that all records give, whatever the first had to say.
 
-use crate::project::Project;
+use crate::{
+    project::Project,
+    servers::{Kind, fresh_database},
+};
 
 /// Records that are more than what a guess is made of.
 const RECORDS: usize = 1_000_000;
 
-/// A file of numbers, and records behind them.
+/// A file of numbers, and records behind them, to the lake.
 fn project(transform: &str, last: &str) -> Project {
+    project_to("lake]\ntable = \"out.rows\"", transform, last)
+}
+
+fn project_to(sink: &str, transform: &str, last: &str) -> Project {
     let project = Project::with(&format!(
         "weir = 1\nname = \"guessed\"\n[source.lines.file]\npath = \"lines.csv\"\n[transform.rows]\nsql = \"{transform}\"\n\
-         [sink.out]\nfrom = \"rows\"\nmode = \"replace\"\n[sink.out.lake]\ntable = \"out.rows\"\n"
+         [sink.out]\nfrom = \"rows\"\nmode = \"replace\"\n[sink.out.{sink}\n"
     ));
     let records: String = (0..RECORDS).map(|id| format!("{id},{},\n", id % 1000)).collect();
     project.write("lines.csv", format!("id,code,late\n{records}{last}"));
@@ -54,4 +61,19 @@ fn what_fails_whatever_the_types_fails_as_ever() {
     assert_eq!(outcome.code, 1, "{outcome}");
     outcome.says(&["Divide by zero"]);
     assert!(!outcome.stderr.contains("second try"), "{outcome}");
+}
+
+#[test]
+fn a_database_is_loaded_by_the_types_that_all_records_tell() {
+    for kind in [Kind::Postgres, Kind::Clickhouse] {
+        let Some(database) = fresh_database(kind) else { return };
+        let sink = format!("{}]\nconnection = \"db\"\ntable = \"rows\"", kind.name());
+        let project = project_to(&sink, "select id, code from lines", "1,007,");
+        project.write("weir.toml", database.connection("db"));
+        let summary = project.run(&["pipeline.toml"]);
+        assert_eq!(summary["rows_loaded"], RECORDS + 1, "{}", kind.name());
+        assert_eq!(summary["notes"], serde_json::json!([note("code", "int64")]), "{}", kind.name());
+        assert_eq!(database.value("select count(*) as n from rows"), (RECORDS + 1).to_string());
+        assert_eq!(database.value("select count(*) as n from rows where code = '007'"), "1", "{}", kind.name());
+    }
 }

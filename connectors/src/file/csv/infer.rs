@@ -40,13 +40,13 @@ fn learn(strip: &Strip<'_>, field: usize, last: bool, seen: &mut Option<DataType
         // As a rule all of them are of the type so far.
         let fitting = match seen {
             Some(DataType::Utf8) => return,
-            Some(DataType::Int64) => fitting(strip, rows, field, last, is_integer),
-            Some(DataType::Float64) => fitting(strip, rows, field, last, |value| is_number(value, point)),
-            Some(DataType::Date32) => fitting(strip, rows, field, last, |value| values::date(value).is_some()),
-            Some(DataType::Boolean) => fitting(strip, rows, field, last, |value| values::boolean(value).is_some()),
+            Some(DataType::Int64) => fitting(strip, rows, field, last, values::is_integer_fast, is_integer),
+            Some(DataType::Float64) => fitting(strip, rows, field, last, closer, |value| is_number(value, point)),
+            Some(DataType::Date32) => fitting(strip, rows, field, last, values::is_date_fast, |value| values::date(value).is_some()),
+            Some(DataType::Boolean) => fitting(strip, rows, field, last, closer, |value| values::boolean(value).is_some()),
             Some(DataType::Timestamp(_, zone)) => {
                 let zoned = zone.is_some();
-                fitting(strip, rows, field, last, |value| is_stamp(value) == Some(zoned))
+                fitting(strip, rows, field, last, closer, |value| is_stamp(value) == Some(zoned))
             }
             _ => 0,
         };
@@ -63,15 +63,31 @@ fn learn(strip: &Strip<'_>, field: usize, last: bool, seen: &mut Option<DataType
     }
 }
 
-/// How many of the first rows hold a value that fits, or none.
+/// For types that no quick look tells.
+fn closer(_: &[u8], _: usize, _: usize) -> bool {
+    false
+}
+
+/// How many of the first rows hold a value that fits, or none. What does not fit `quickly`, at a place of the block, may fit by its text.
 #[inline(always)]
-fn fitting(strip: &Strip<'_>, rows: &[u32], field: usize, last: bool, fits: impl Fn(&[u8]) -> bool) -> usize {
+fn fitting(
+    strip: &Strip<'_>,
+    rows: &[u32],
+    field: usize,
+    last: bool,
+    quickly: impl Fn(&[u8], usize, usize) -> bool,
+    fits: impl Fn(&[u8]) -> bool,
+) -> usize {
     let is_fitting = |row: &&u32| {
-        let (_, raw) = strip.raw(**row, field, last);
+        let (start, raw) = strip.raw(**row, field, last);
         match raw {
             [] => true,
             // Whether it spells null is all the same: a null fits as well.
-            [first, ..] if first.is_ascii_digit() && strip.style.quote != Some(*first) && fits(raw) => true,
+            [first, ..]
+                if first.is_ascii_digit() && strip.style.quote != Some(*first) && (quickly(strip.block, start, raw.len()) || fits(raw)) =>
+            {
+                true
+            }
             _ => strip.style.trimmed(raw).is_none_or(|value| fits(&value)),
         }
     };

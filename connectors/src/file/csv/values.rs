@@ -37,6 +37,28 @@ pub fn integer_fast(block: &[u8], start: usize, len: usize) -> Option<i64> {
     Some(if negative { value.wrapping_neg() } else { value })
 }
 
+/// Whether digits of up to 16 and nothing else are at `block[start..start + len]`, with no needless zero in front; false means "look closer".
+#[inline(always)]
+pub fn is_integer_fast(block: &[u8], start: usize, len: usize) -> bool {
+    let first = block.get(start).copied().unwrap_or(b'-');
+    first != b'-' && (first != b'0' || len == 1) && integer_fast(block, start, len).is_some()
+}
+
+/// Whether a date up to the 28th is at `block[start..start + len]`; false means "look closer".
+#[inline(always)]
+pub fn is_date_fast(block: &[u8], start: usize, len: usize) -> bool {
+    const FORM: u64 = u64::from_le_bytes(*b"0000-00-");
+    const SIGNS: u64 = u64::from_le_bytes([0, 0, 0, 0, 0xFF, 0, 0, 0xFF]);
+    let (Some(word), true) = (load(block, start), len == 10) else { return false };
+    let Some(day) = two(block, start.wrapping_add(8)) else { return false };
+    let v = word ^ FORM;
+    let month = ((v >> 40) & 0xFF).wrapping_mul(10).wrapping_add((v >> 48) & 0xFF);
+    (v.wrapping_add(0x7676_7676_7676_7676) | v) & 0x8080_8080_8080_8080 == 0
+        && v & SIGNS == 0
+        && (1..=12).contains(&month)
+        && (1..=28).contains(&day)
+}
+
 const TENS: [u64; 16] = {
     let mut tens = [1u64; 16];
     let mut i = 1;
@@ -376,6 +398,36 @@ mod tests {
         for text in ["", "-", "1.0", "1a", "a1", "--1", "+1", "1 ", ":0", "/9", "12345678x", "１"] {
             let block = format!("{text},padding of a block");
             assert_eq!(integer_fast(block.as_bytes(), 0, text.len()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_quickly_a_date_or_an_integer_is_one() {
+        let mut dates = 0;
+        for year in ["0000", "1999", "2024", "20x4", "９９"] {
+            for (month, day) in (0..=20).flat_map(|month| (0..=35).map(move |day| (month, day))) {
+                for text in
+                    [format!("{year}-{month:02}-{day:02}"), format!("{year}-{month:02}/{day:02}"), format!("{year}:{month:02}-{day:02}")]
+                {
+                    let quick = is_date_fast(format!("{text},padding").as_bytes(), 0, text.len());
+                    assert_eq!(quick, day <= 28 && date(text.as_bytes()).is_some(), "{text}");
+                    dates += usize::from(quick);
+                }
+            }
+        }
+        assert_eq!(dates, 3 * 12 * 28);
+        for (text, quick) in [
+            ("0", true),
+            ("7", true),
+            ("1234567890123456", true),
+            ("12345678901234567", false),
+            ("007", false),
+            ("-7", false),
+            ("", false),
+            ("1x", false),
+            ("1:", false),
+        ] {
+            assert_eq!(is_integer_fast(format!("{text},padding of a block").as_bytes(), 0, text.len()), quick, "{text}");
         }
     }
 
