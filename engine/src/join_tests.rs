@@ -156,6 +156,17 @@ async fn parts_that_are_too_large_are_split_again() {
     assert_eq!(spills, 2 * PARTS, "of the first split; what parts write is theirs");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_session_of_a_run_goes_to_disk_past_its_share() {
+    let (a, b) = (table(8, 30_000, 3_000), table(9, 4_000, 4_000));
+    let tables: [(&str, &[RecordBatch]); 2] = [("a", &a), ("b", &b)];
+    let sql = "select a.k, a.v, b.v from a join b on a.k = b.k";
+    let (meant, _) = answer(&context(None, 1, &tables).await, sql).await.expect(sql);
+    let (found, spills) = answer(&context(Some(4 << 20), 1, &tables).await, sql).await.expect(sql);
+    assert!(meant == found);
+    assert_eq!(spills, 2 * PARTS);
+}
+
 #[test]
 fn a_filter_lets_every_key_through_and_few_others() {
     let mut dice = Dice(7);
