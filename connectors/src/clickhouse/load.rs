@@ -41,6 +41,9 @@ use crate::{
 
 /// Inserts that run side by side at most.
 const INSERTS: usize = 4;
+/// How many parts of a stage the server merges at least: most loads have fewer, and are merged after the run, as parts of the target. A large load
+/// does not grow so many that inserts are slowed down.
+const MERGED_PARTS: u32 = 64;
 /// A stage of fewer bytes is merged at seal, so that attaching it is one rename per partition.
 const SMALL_BYTES: u64 = 64 << 20;
 /// How often that merging is asked for while the server merges parts of its own accord.
@@ -280,7 +283,7 @@ impl ClickhouseLoad {
         let version = version(&db, &place, existing, cx, mark).await?;
         let attaches = attaches(existing, fit, rules.mode);
         let comment = quote::literal(&format!("weir run {}, sink {}", cx.run, rules.step));
-        let (stage, next, expires) = match (&fit.new, existing) {
+        let (mut stage, next, expires) = match (&fit.new, existing) {
             (None, Some(existing)) => {
                 // A next table without the hidden column can still take over parts of a target that has none either.
                 let set = match (existing.versioned(), attaches) {
@@ -304,6 +307,9 @@ impl ClickhouseLoad {
             }
             (None, None) => return Err(Error::weir("clickhouse-load", "rows fit neither a table nor none")),
         };
+        if facts.patient {
+            stage.alterations.push(format!("modify setting min_parts_to_merge_at_once = {MERGED_PARTS}"));
+        }
         let state = State {
             connection: rules.settings.connection.clone(),
             step: rules.step.clone(),

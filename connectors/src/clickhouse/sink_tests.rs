@@ -533,7 +533,12 @@ async fn many_rows_in_several_inserts_are_few_parts_and_all_there() {
     assert_eq!(load.sealed.rows, 30 * 8192);
     let parts = format!("system.parts where database = currentDatabase() and table = '{}' and active", load.state.stage_table());
     assert_eq!(bench.rows("count()", &parts).await, ["1"], "a small stage is one part, whose attaching is one rename");
+    let patient = |table: &str| {
+        format!("system.tables where database = currentDatabase() and name = '{table}' and engine_full like '%min_parts_to_merge%'")
+    };
+    assert_eq!(bench.rows("count()", &patient(&load.state.stage_table())).await, ["1"], "its parts are left to the target's merges");
     load.publish().await.expect("published");
+    assert_eq!(bench.rows("count()", &patient("t")).await, ["0"], "the target's merges are the server's affair");
     assert_eq!(
         bench.rows("count(), sum(id), uniqExact(v)", "t").await,
         [format!("{}|{}|{}", 30 * 8192, 30_u64 * 8192 * (30 * 8192 - 1) / 2, 30 * 8192)]

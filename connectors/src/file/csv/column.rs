@@ -445,14 +445,14 @@ impl Column {
             };
         }
         macro_rules! floats {
-            ($n:expr, $t:ty) => {
+            ($n:expr, $t:ty, $read:expr) => {
                 $n.fill(
                     strip,
                     field,
                     last,
                     faults,
                     nullable,
-                    |block, start, len| if point == b'.' { values::float::<$t>(&block[start..start + len]) } else { None },
+                    |block, start, len| if point == b'.' { $read(block, start, len) } else { None },
                     |text| float_with::<$t>(text, point),
                 )
             };
@@ -481,7 +481,10 @@ impl Column {
                 // One that is longer may be an integer that is none of 64 bits.
                 |block, start, len| {
                     let text = &block[start..start + len];
-                    if point == b'.' && len <= 18 && infer::is_plain(text) { values::float(text) } else { None }
+                    if point != b'.' || len > 18 || !infer::is_plain(text) {
+                        return None;
+                    }
+                    values::float_at(block, start, len)
                 },
                 |text| float_with(text, point).filter(|_| infer::is_number(text, point)),
             ),
@@ -512,8 +515,8 @@ impl Column {
             Self::UInt16(n) => integers!(n, u16),
             Self::UInt32(n) => integers!(n, u32),
             Self::UInt64(n) => integers!(n, u64),
-            Self::Float32(n) => floats!(n, f32),
-            Self::Float64(n) => floats!(n, f64),
+            Self::Float32(n) => floats!(n, f32, |block: &[u8], start, len| values::float(&block[start..start + len])),
+            Self::Float64(n) => floats!(n, f64, values::float_at),
             Self::Date(n) => others!(n, values::date),
             Self::Time(n) => others!(n, values::time_us),
             Self::Timestamp(n, per_second, zoned) => {
@@ -522,7 +525,9 @@ impl Column {
             }
             Self::Decimal(n, precision, scale) => {
                 let (precision, scale) = (*precision, *scale);
-                others!(n, |text: &[u8]| values::decimal(text, precision, scale, point));
+                let fast =
+                    |block: &[u8], start, len| if point == b'.' { values::decimal_fast(block, start, len, precision, scale) } else { None };
+                n.fill(strip, field, last, faults, nullable, fast, |text| values::decimal(text, precision, scale, point));
             }
             Self::Text(texts) => texts.fill(strip, field, last, faults, nullable),
             Self::LargeText(texts) => texts.fill(strip, field, last, faults, nullable),

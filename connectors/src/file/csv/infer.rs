@@ -41,7 +41,10 @@ fn learn(strip: &Strip<'_>, field: usize, last: bool, seen: &mut Option<DataType
         let fitting = match seen {
             Some(DataType::Utf8) => return,
             Some(DataType::Int64) => fitting(strip, rows, field, last, values::is_integer_fast, is_integer),
-            Some(DataType::Float64) => fitting(strip, rows, field, last, closer, |value| is_number(value, point)),
+            Some(DataType::Float64) => {
+                let quickly = |block: &[u8], start, len| point == b'.' && values::is_number_fast(block, start, len);
+                fitting(strip, rows, field, last, quickly, |value| is_number(value, point))
+            }
             Some(DataType::Date32) => fitting(strip, rows, field, last, values::is_date_fast, |value| values::date(value).is_some()),
             Some(DataType::Boolean) => fitting(strip, rows, field, last, closer, |value| values::boolean(value).is_some()),
             Some(DataType::Timestamp(_, zone)) => {

@@ -20,21 +20,79 @@ fn eight(word: u64, len: usize) -> Option<u64> {
     Some(v.wrapping_mul(10_000).wrapping_add(v >> 32) & 0xFFFF_FFFF)
 }
 
-/// An integer of up to 16 digits at `block[start..start + len]`; `None` means "look closer", not "wrong".
+/// Up to 16 digits at `block[start..start + len]`; `None` means "look closer", not "wrong", here and below.
 #[inline(always)]
-pub fn integer_fast(block: &[u8], start: usize, len: usize) -> Option<i64> {
-    let negative = block.get(start) == Some(&b'-');
-    let (start, len) = (start.wrapping_add(usize::from(negative)), len.wrapping_sub(usize::from(negative)));
-    let value = match len {
-        1..=8 => eight(load(block, start)?, len)?,
+fn digits_fast(block: &[u8], start: usize, len: usize) -> Option<u64> {
+    match len {
+        1..=8 => eight(load(block, start)?, len),
         9..=16 => {
             let high = eight(load(block, start)?, 8)?;
             let low = eight(load(block, start.wrapping_add(8))?, len.wrapping_sub(8))?;
-            high.wrapping_mul(TENS[len.wrapping_sub(8) & 15]).wrapping_add(low)
+            Some(high.wrapping_mul(TENS[len.wrapping_sub(8) & 15]).wrapping_add(low))
         }
-        _ => return None,
-    } as i64;
+        _ => None,
+    }
+}
+
+/// Where digits begin, how many characters they have, and whether a minus is in front of them.
+#[inline(always)]
+fn signed(block: &[u8], start: usize, len: usize) -> (usize, usize, bool) {
+    let negative = block.get(start) == Some(&b'-');
+    (start.wrapping_add(usize::from(negative)), len.wrapping_sub(usize::from(negative)), negative)
+}
+
+/// An integer of up to 16 digits at `block[start..start + len]`.
+#[inline(always)]
+pub fn integer_fast(block: &[u8], start: usize, len: usize) -> Option<i64> {
+    let (start, len, negative) = signed(block, start, len);
+    let value = digits_fast(block, start, len)? as i64;
     Some(if negative { value.wrapping_neg() } else { value })
+}
+
+/// Digits with or without a point between them, at `block[start..start + len]`: the number that they spell without the point, at most 2^53, so that
+/// `f64` holds it exactly, and how many of them stand behind it, at most eight.
+#[inline(always)]
+fn fixed_fast(block: &[u8], start: usize, len: usize) -> Option<(u64, usize)> {
+    let Some(point) = block.get(start..start.wrapping_add(len))?.iter().position(|byte| *byte == b'.') else {
+        return digits_fast(block, start, len).map(|value| (value, 0));
+    };
+    let places = len.wrapping_sub(point).wrapping_sub(1);
+    if places > 8 {
+        return None;
+    }
+    let whole = digits_fast(block, start, point)?;
+    let fraction = digits_fast(block, start.wrapping_add(point).wrapping_add(1), places)?;
+    let value = whole.checked_mul(TENS[places])?.checked_add(fraction)?;
+    (value <= 1 << 53).then_some((value, places))
+}
+
+/// A number at `block[start..start + len]`: one exact number by another, so rounded once, as a number's text has to be.
+#[inline(always)]
+fn float_fast(block: &[u8], start: usize, len: usize) -> Option<f64> {
+    let (start, len, negative) = signed(block, start, len);
+    let (value, places) = fixed_fast(block, start, len)?;
+    let value = value as f64 / TENS[places] as f64;
+    Some(if negative { -value } else { value })
+}
+
+/// A number for a float column at `block[start..start + len]`, fast or closely.
+#[inline(always)]
+pub fn float_at(block: &[u8], start: usize, len: usize) -> Option<f64> {
+    float_fast(block, start, len).or_else(|| float(&block[start..start + len]))
+}
+
+/// A decimal at `block[start..start + len]`, as [`decimal`] has it.
+#[inline(always)]
+pub fn decimal_fast(block: &[u8], start: usize, len: usize, precision: u8, scale: i8) -> Option<i128> {
+    let (start, len, negative) = signed(block, start, len);
+    let (value, places) = fixed_fast(block, start, len)?;
+    let shift = usize::try_from(scale).ok()?.checked_sub(places)?;
+    let value = u128::from(value) * u128::from(*TENS.get(shift)?);
+    if value >= *POWERS.get(usize::from(precision))? {
+        return None;
+    }
+    let value = value as i128;
+    Some(if negative { -value } else { value })
 }
 
 /// Whether digits of up to 16 and nothing else are at `block[start..start + len]`, with no needless zero in front; false means "look closer".
@@ -42,6 +100,14 @@ pub fn integer_fast(block: &[u8], start: usize, len: usize) -> Option<i64> {
 pub fn is_integer_fast(block: &[u8], start: usize, len: usize) -> bool {
     let first = block.get(start).copied().unwrap_or(b'-');
     first != b'-' && (first != b'0' || len == 1) && integer_fast(block, start, len).is_some()
+}
+
+/// Whether digits with or without a point between them and nothing else are at `block[start..start + len]`, with no needless zero in front; false
+/// means "look closer".
+#[inline(always)]
+pub fn is_number_fast(block: &[u8], start: usize, len: usize) -> bool {
+    let head = block.get(start..start.wrapping_add(2)).unwrap_or(b"00");
+    (head[0] != b'0' || len == 1 || !head[1].is_ascii_digit()) && fixed_fast(block, start, len).is_some()
 }
 
 /// Whether a date up to the 28th is at `block[start..start + len]`; false means "look closer".
@@ -398,6 +464,42 @@ mod tests {
         for text in ["", "-", "1.0", "1a", "a1", "--1", "+1", "1 ", ":0", "/9", "12345678x", "１"] {
             let block = format!("{text},padding of a block");
             assert_eq!(integer_fast(block.as_bytes(), 0, text.len()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_fast_number_is_the_plain_one_or_none() {
+        let (mut read, mut of) = (0, 0);
+        let mut wholes =
+            vec!["", "-", "--", "0", "00", "7", "-0", "12", "9007199254740993", "x"].into_iter().map(str::to_owned).collect::<Vec<_>>();
+        wholes.extend((0..20).map(|n| format!("{}", 5_281_u64.pow(5) / 3_u64.pow(n))));
+        let mut fractions = vec!["", ".", ".-5", ".5.5", "..", ".e1", "e1", ",5", " "].into_iter().map(str::to_owned).collect::<Vec<_>>();
+        fractions.extend((0..12).map(|n| format!(".{:0width$}", 123_456_789_u64 % 10_u64.pow(n % 10), width = n as usize)));
+        for text in wholes.iter().flat_map(|whole| fractions.iter().map(move |fraction| format!("{whole}{fraction}"))) {
+            let block = format!("{text},padding of a block");
+            let quick = float_fast(block.as_bytes(), 0, text.len());
+            assert!(quick.is_none() || quick.map(f64::to_bits) == float::<f64>(text.as_bytes()).map(f64::to_bits), "{text}: {quick:?}");
+            for (precision, scale) in [(15, 2), (38, 10), (4, 0), (9, -1), (3, 3)] {
+                let quick = decimal_fast(block.as_bytes(), 0, text.len(), precision, scale);
+                assert!(
+                    quick.is_none() || quick == decimal(text.as_bytes(), precision, scale, b'.'),
+                    "{text} as {precision}, {scale}: {quick:?}"
+                );
+            }
+            read += usize::from(quick.is_some());
+            of += 1;
+        }
+        assert!(read * 3 > of, "{read} of {of}");
+        for (text, quick) in [("17954.55", Some(17954.55)), ("-0.00", Some(-0.0)), ("0.04", Some(0.04)), ("12", Some(12.0)), ("1e3", None)]
+        {
+            let block = format!("{text},padding of a block");
+            assert_eq!(float_fast(block.as_bytes(), 0, text.len()).map(f64::to_bits), quick.map(f64::to_bits), "{text}");
+        }
+        assert_eq!(decimal_fast(b"-12.3,padding of a block", 0, 5, 15, 2), Some(-1230));
+        for (text, quick) in
+            [("0.5", true), ("0", true), ("7.25", true), ("7", true), ("00.5", false), ("-1.5", false), (".5", false), ("5.", false)]
+        {
+            assert_eq!(is_number_fast(format!("{text},padding of a block").as_bytes(), 0, text.len()), quick, "{text}");
         }
     }
 
