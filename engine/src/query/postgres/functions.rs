@@ -129,7 +129,6 @@ fn theirs(catalog: &str) -> Vec<ScalarUDF> {
         pg_catalog::create_pg_total_relation_size_udf(),
         pg_catalog::create_pg_stat_get_numscans(),
         pg_catalog::create_pg_get_partition_ancestors_udf(),
-        pg_catalog::format_type::create_format_type_udf(),
         pg_catalog::quote_ident_udf::create_quote_ident_udf(),
         pg_catalog::quote_ident_udf::create_parse_ident_udf(),
         pg_catalog::array_bounds_udf::create_array_upper_udf(),
@@ -178,6 +177,10 @@ pub(super) fn register(context: &SessionContext, who: &Owned, tables: Option<Arc
             .map(|routine| (routine.number, (routine.arguments.clone(), routine.result)))
             .collect(),
     );
+    // A null modifier is none at all, which is not that of a column without one.
+    add(told("format_type", &[2], DataType::Utf8, |given| {
+        ScalarValue::Utf8(number(&given[0]).map(|oid| super::types::spelt(oid.cast_unsigned(), number(&given[1]))))
+    }));
     for name in ["pg_get_function_arguments", "pg_get_function_identity_arguments"] {
         let known = by_number.clone();
         let arguments = move |number| known.get(&number).map(|(arguments, _)| arguments.clone());

@@ -5,6 +5,7 @@
 //! - A subquery that gives one value is `max` of it: the value itself, and DataFusion can join it.
 //! - A subquery of a table that is empty here gives null; so do the elements of an array of one, before they are counted.
 //! - `$1::regclass` is `to_regclass($1)`.
+//! - `typinput = 'array_in'::regproc`, whose right side the parser has made a look-up of a number, compares names.
 
 use std::ops::ControlFlow;
 
@@ -43,6 +44,7 @@ impl VisitorMut for Adapt {
         if takes_keys_apart(expr) {
             *expr = places_null();
         }
+        compare_function_names(expr);
         // Not one value, but any of several.
         if let Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } = expr
             && let Expr::Subquery(query) = right.as_ref()
@@ -127,6 +129,43 @@ fn takes_keys_apart(expr: &Expr) -> bool {
 
 /// Columns of keys in tables that are empty here.
 const KEYS: [&str; 3] = ["indkey", "conkey", "confkey"];
+
+/// Columns of `pg_type` that say which function does something: they hold its name.
+const FUNCTIONS: [&str; 7] = ["typinput", "typoutput", "typreceive", "typsend", "typmodin", "typmodout", "typanalyze"];
+
+fn compare_function_names(expr: &mut Expr) {
+    let Expr::BinaryOp { left, op: BinaryOperator::Eq | BinaryOperator::NotEq, right } = expr else { return };
+    let is_function = |side: &Expr| match side {
+        Expr::Identifier(column) => FUNCTIONS.contains(&column.value.as_str()),
+        Expr::CompoundIdentifier(path) => path.last().is_some_and(|column| FUNCTIONS.contains(&column.value.as_str())),
+        _ => false,
+    };
+    let other = if is_function(left) {
+        right
+    } else if is_function(right) {
+        left
+    } else {
+        return;
+    };
+    if let Expr::Subquery(query) = other.as_ref()
+        && let Some(name) = function_looked_up(query)
+    {
+        **other = Expr::Value(Value::SingleQuotedString(name).into());
+    }
+}
+
+/// The name of `SELECT oid FROM pg_catalog.pg_proc WHERE proname = 'name'`, without its schema.
+fn function_looked_up(query: &Query) -> Option<String> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let Some(Expr::BinaryOp { left, op: BinaryOperator::Eq, right }) = &select.selection else { return None };
+    match (left.as_ref(), right.as_ref()) {
+        (Expr::Identifier(column), Expr::Value(value)) if column.value == "proname" => match &value.value {
+            Value::SingleQuotedString(name) => Some(name.strip_prefix("pg_catalog.").unwrap_or(name).to_owned()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
 
 fn number_null() -> Expr {
     Expr::Cast {
@@ -242,6 +281,10 @@ mod tests {
                 "SELECT r.n IN (SELECT b.n FROM pg_roles AS b) FROM pg_roles AS r",
             ),
             ("SELECT (SELECT count(*) FROM pg_index)", "SELECT (SELECT count(*) FROM pg_index)"),
+            (
+                "SELECT t.typinput = (SELECT oid FROM pg_catalog.pg_proc WHERE proname = 'pg_catalog.array_in') FROM pg_type AS t",
+                "SELECT t.typinput = 'array_in' FROM pg_type AS t",
+            ),
         ] {
             assert_eq!(adapted(sql), expected);
         }

@@ -118,6 +118,62 @@ pub(super) const NAMES: &[(&str, u32)] = &[
     ("uuid", oid::UUID),
 ];
 
+/// A type as Postgres' own `format_type` spells it; `modifier`: a column's, -1 where it has none, nothing where no column is meant.
+pub(super) fn spelt(oid: u32, modifier: Option<i32>) -> String {
+    let given = modifier.filter(|modifier| *modifier >= 0);
+    let length = |name: &str| given.map_or_else(|| name.to_owned(), |modifier| format!("{name}({})", modifier - 4));
+    let within = |name: &str, rest: &str| given.map_or_else(|| format!("{name}{rest}"), |digits| format!("{name}({digits}){rest}"));
+    let name = match oid {
+        oid::BPCHAR if modifier.is_some_and(|modifier| modifier < 0) => "bpchar",
+        oid::BPCHAR => return length("character"),
+        oid::VARCHAR => return length("character varying"),
+        oid::NUMERIC => match given {
+            Some(modifier) => {
+                let (precision, scale) = (((modifier - 4) >> 16) & 0xffff, (((modifier - 4) & 0x7ff) ^ 1024) - 1024);
+                return format!("numeric({precision},{scale})");
+            }
+            None => "numeric",
+        },
+        oid::TIME => return within("time", " without time zone"),
+        oid::TIMESTAMP => return within("timestamp", " without time zone"),
+        oid::TIMESTAMPTZ => return within("timestamp", " with time zone"),
+        oid::BOOL => "boolean",
+        oid::BYTEA => "bytea",
+        oid::CHAR => "\"char\"",
+        oid::NAME => "name",
+        oid::INT8 => "bigint",
+        oid::INT2 => "smallint",
+        oid::INT4 => "integer",
+        oid::TEXT => "text",
+        oid::OID => "oid",
+        oid::JSON => "json",
+        oid::JSONB => "jsonb",
+        oid::FLOAT4 => "real",
+        oid::FLOAT8 => "double precision",
+        oid::UNKNOWN => "unknown",
+        oid::DATE => "date",
+        oid::INTERVAL => "interval",
+        oid::UUID => "uuid",
+        // Those of the columns of `pg_catalog`.
+        22 => "int2vector",
+        24 => "regproc",
+        27 => "tid",
+        28 => "xid",
+        29 => "cid",
+        30 => "oidvector",
+        194 => "pg_node_tree",
+        1033 => "aclitem",
+        1034 => "aclitem[]",
+        2205 => "regclass",
+        2206 => "regtype",
+        2249 => "record",
+        2277 => "anyarray",
+        2278 => "void",
+        other => return element(other).map_or_else(|| "???".to_owned(), |element| format!("{}[]", spelt(element, modifier))),
+    };
+    name.to_owned()
+}
+
 /// What is in an array of the given type.
 pub fn element(array: u32) -> Option<u32> {
     ARRAYS.iter().find(|(_, known)| *known == array).map(|(element, _)| *element)
@@ -217,5 +273,33 @@ mod tests {
         assert_eq!(plain(&DataType::List(item(DataType::List(item(DataType::Int64))))).oid, oid::JSON);
         assert_eq!(plain(&DataType::List(item(DataType::Struct(vec![item(DataType::Utf8)].into())))).oid, oid::JSON);
         assert_eq!(plain(&DataType::Decimal128(12, 2)).modifier, ((12 << 16) | 2) + 4);
+    }
+
+    #[test]
+    fn types_are_spelt_as_postgres_does() {
+        let of = |kind: DataType| {
+            let known = plain(&kind);
+            spelt(known.oid, Some(known.modifier))
+        };
+        let items = |kind| DataType::List(Arc::new(Field::new("item", kind, true)));
+        assert_eq!(of(DataType::UInt64), "numeric(20,0)");
+        assert_eq!(of(DataType::Decimal128(38, 0)), "numeric(38,0)");
+        assert_eq!(of(DataType::Decimal128(5, -2)), "numeric(5,-2)");
+        assert_eq!(of(items(DataType::Decimal128(20, 3))), "numeric(20,3)[]");
+        assert_eq!(of(items(DataType::Utf8)), "text[]");
+        for (oid, modifier, name) in [
+            (oid::NUMERIC, None, "numeric"),
+            (oid::BPCHAR, None, "character"),
+            (oid::BPCHAR, Some(-1), "bpchar"),
+            (oid::BPCHAR, Some(7), "character(3)"),
+            (oid::VARCHAR, Some(24), "character varying(20)"),
+            (oid::VARCHAR, Some(-1), "character varying"),
+            (oid::TIMESTAMPTZ, Some(3), "timestamp(3) with time zone"),
+            (oid::TIME, Some(-1), "time without time zone"),
+            (1002, Some(-1), "\"char\"[]"),
+            (4_000_000, Some(-1), "???"),
+        ] {
+            assert_eq!(spelt(oid, modifier), name);
+        }
     }
 }
