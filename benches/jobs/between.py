@@ -8,7 +8,7 @@ import urllib.parse
 
 from harness.job import KEY, SUMMED, Failed, Job, Program, clean, sums
 from harness.measure import measure
-from harness.needs import PROGRAMS, TARGET, WORK, ingestr, made, python, quietly, server, sling
+from harness.needs import PROGRAMS, TARGET, ingestr, made, python, quietly, server, sling
 from harness.servers import NAMES, Clickhouse, Postgres, quiet
 
 
@@ -24,7 +24,7 @@ class FromPostgres(Job):
         """Rows into `lineitem` of the database "bench", which is there."""
         url, pid = self.stack.enter_context(server("postgres"))
         self.servers.append(("postgres", pid))
-        self.postgres = Postgres(url)
+        self.postgres = Postgres(url, self.work)
         self.postgres.with_table()
         if self.big:
             self.postgres.ask(self.postgres.url, f"\\copy lineitem from program '{TARGET}/release/lineitem {self.scale:g}' with (format csv, header)")
@@ -47,7 +47,7 @@ class IntoClickhouse(FromPostgres):
         self.fill()
         url, pid = self.stack.enter_context(server("clickhouse"))
         self.servers.append(("clickhouse", pid))
-        self.clickhouse = Clickhouse(url)
+        self.clickhouse = Clickhouse(url, self.work)
         self.what = (
             f"TPC-H lineitem at scale {self.scale:g}, {self.facts['rows'][0]:,} rows, out of {self.postgres.version} into {self.clickhouse.version}, "
             "both on the same machine."
@@ -75,7 +75,7 @@ class IntoClickhouse(FromPostgres):
         yield program("ADBC 1.13 into clickhouse-connect 1.12", command, self.clickhouse.with_table)
         command = [sling(), "run", "--src-conn", self.postgres.url + "?sslmode=disable", "--src-stream", "public.lineitem"]
         command += ["--tgt-conn", "BENCH", "--tgt-object", "bench.lineitem", "--mode", "full-refresh"]
-        environment = {**quiet(), "BENCH": json.dumps({"type": "clickhouse", "http_url": f"{self.clickhouse.url}/bench"})}
+        environment = {**quiet(self.work), "BENCH": json.dumps({"type": "clickhouse", "http_url": f"{self.clickhouse.url}/bench"})}
         yield program("Sling 1.4.11, full refresh", command, self.clickhouse.database, environment)
 
 
@@ -133,7 +133,7 @@ class Incremental(FromPostgres):
         url = self.postgres.url
 
         def program(name, folder, command, found, environment, files=lambda: None, **more):
-            place, first = WORK / folder, WORK / f"{folder}-first"
+            place, first = self.work / folder, self.work / f"{folder}-first"
 
             def prepare():
                 clean(place)
@@ -152,13 +152,13 @@ class Incremental(FromPostgres):
 
         def copied(name, folder, command, environment):
             """The same where what is kept is a database of the same Postgres."""
-            ask, admin, target = self.postgres.ask, self.postgres.admin, Postgres(url)
+            ask, admin, target = self.postgres.ask, self.postgres.admin, Postgres(url, self.work)
             target.url = self.target(folder)
             first = []
 
             def prepare():
-                clean(WORK / folder)
-                (WORK / folder).mkdir()
+                clean(self.work / folder)
+                (self.work / folder).mkdir()
                 template = f"template {folder}_first strategy file_copy" if first else ""
                 ask(admin, f"drop database if exists {folder} with (force)", f"create database {folder} {template}", "checkpoint")
 
@@ -170,23 +170,23 @@ class Incremental(FromPostgres):
             'weir = 1\nname = "lines"\n[source.lines]\nincremental = { cursor = "updated_at" }\n[source.lines.postgres]\nconnection = "postgres"\n'
             f'table = "public.lines"\n[sink.out]\nfrom = "lines"\nmode = "merge"\nkey = {json.dumps(KEY)}\n[sink.out.lake]\ntable = "bench.lines"\n'
         )
-        lake = WORK / "weir" / ".weir" / "lake" / "bench" / "lines"
+        lake = self.work / "weir" / ".weir" / "lake" / "bench" / "lines"
         found = lambda said: sums("delta", lake, SUMMED)  # noqa: E731
         files = lambda: self.weir("weir", pipeline, self.postgres)  # noqa: E731
         yield program("Weir, merge into the lake", "weir", files(), found, self.postgres.environment, files, peer=False)
         if self.big:
             return
-        command = [python("loaders"), PROGRAMS, "dlt_incremental", url.replace("postgresql:", "postgresql+psycopg2:"), WORK / "dlt"]
-        found = lambda said: sums("delta", WORK / "dlt" / "out" / "bench" / "lines", SUMMED)  # noqa: E731
-        yield program("dlt 1.31, upsert into Delta", "dlt", command, found, quietly(WORK / "dlt"))
+        command = [python("loaders"), PROGRAMS, "dlt_incremental", url.replace("postgresql:", "postgresql+psycopg2:"), self.work / "dlt"]
+        found = lambda said: sums("delta", self.work / "dlt" / "out" / "bench" / "lines", SUMMED)  # noqa: E731
+        yield program("dlt 1.31, upsert into Delta", "dlt", command, found, quietly(self.work / "dlt"))
         command = [ingestr(), "ingest", "--yes", "--progress", "log", "--source-uri", f"{url}?sslmode=disable", "--source-table", "public.lines"]
         command += ["--dest-uri", f"{self.target('ingestr')}?sslmode=disable", "--dest-table", "public.lines", "--incremental-strategy", "merge"]
         command += ["--incremental-key", "updated_at", "--primary-key", KEY[0], "--primary-key", KEY[1]]
-        yield copied("ingestr 0.15.9, merge into Postgres", "ingestr", command, quietly(WORK / "ingestr"))
+        yield copied("ingestr 0.15.9, merge into Postgres", "ingestr", command, quietly(self.work / "ingestr"))
         command = [sling(), "run", "--src-conn", f"{url}?sslmode=disable", "--src-stream", "public.lines", "--tgt-object", "public.lines"]
         command += ["--tgt-conn", f"{self.target('sling')}?sslmode=disable", "--mode", "incremental"]
         command += ["--primary-key", ",".join(KEY), "--update-key", "updated_at"]
-        yield copied("Sling 1.4.11, incremental into Postgres", "sling", command, quietly(WORK / "sling"))
+        yield copied("Sling 1.4.11, incremental into Postgres", "sling", command, quietly(self.work / "sling"))
 
     def target(self, name):
         """The URL of another database."""

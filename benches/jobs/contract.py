@@ -1,7 +1,7 @@
 """One pipeline twice: without a contract, and with one that every row satisfies. `benches/contract` knows more about contracts."""
 
 from harness.job import SUMMED, Job, Program, at_most, clean, sums
-from harness.needs import ROOT, WORK
+from harness.needs import ROOT
 
 RULES = ROOT / "benches" / "contracts" / "lineitem.schema.json"
 SINKS = {"Parquet": '[sink.out.file]\npath = "out.parquet"\n', "lake": '[sink.out.lake]\ntable = "bench.rows"\n'}
@@ -28,10 +28,10 @@ class Contract(Job):
                 rule = 'contract = "rows.schema.json"\non_invalid = "quarantine"\n' if what == "on" else ""
                 start = f'weir = 1\nname = "bench"\n[source.rows]\n{rule}[source.rows.file]\npath = "{self.data.file(end)}"\n'
                 command = self.weir(folder, f'{start}[sink.out]\nfrom = "rows"\nmode = "replace"\n{SINKS[sink]}')
-                (WORK / folder / "rows.schema.json").write_text(RULES.read_text())
+                (self.work / folder / "rows.schema.json").write_text(RULES.read_text())
                 kind, place = PLACES[sink]
-                found = lambda said, kind=kind, out=WORK / folder / place: sums(kind, out, SUMMED)  # noqa: E731
-                prepare = lambda: clean(*WORK.glob("*/.weir"), *WORK.glob("*/out.parquet"))  # noqa: E731
+                found = lambda said, kind=kind, out=self.work / folder / place: sums(kind, out, SUMMED)  # noqa: E731
+                prepare = lambda: clean(*self.work.glob("*/.weir"), *self.work.glob("*/out.parquet"))  # noqa: E731
                 name = f"Weir, {form} to {sink}, contract {what}"
                 made = Program(name, command, found, self.facts["rows"], SUMMED, prepare, [self.data.file(end)], slack=1e-9, peer=False)
                 off = off or made

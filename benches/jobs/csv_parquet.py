@@ -1,7 +1,7 @@
 """CSV through SQL into Parquet: a filter with a product, and a join with an aggregate, beside DuckDB and Polars."""
 
 from harness.job import MEMORY, Job, Program, at_most, clean, sums
-from harness.needs import PROGRAMS, WORK, python, run
+from harness.needs import PROGRAMS, python, run
 
 FILTER = """select l_orderkey, l_partkey, l_suppkey, l_quantity, l_extendedprice * (1 - l_discount) as revenue, l_returnflag,
        l_linestatus, l_shipdate, l_shipmode, l_comment
@@ -38,7 +38,7 @@ class Csv(Job):
         size = sum(file.stat().st_size for file in self.paths.values())
         self.what = f"TPC-H {' and '.join(self.tables)} at scale {self.scale:g}: {size / 1e9:.2f} GB of CSV. DuckDB has Weir's memory limit, Polars knows none."
         # What must come out is DuckDB's answer, without a limit and before the clock starts.
-        out = WORK / "meant.parquet"
+        out = self.work / "meant.parquet"
         run(*self.duck(out, "16GB"))
         self.want = sums("parquet", out, self.summed)
         clean(out)
@@ -48,15 +48,15 @@ class Csv(Job):
         for name, path in self.paths.items():
             query = query.replace(f"from {name} ", f"from read_csv('{path}') ").replace(f"join {name} ", f"join read_csv('{path}') ")
         copy = f"copy ({query}) to '{out}' (format parquet, compression zstd)"
-        return [python("tables"), PROGRAMS, "duckdb", limit, WORK / "duckdb", copy]
+        return [python("tables"), PROGRAMS, "duckdb", limit, self.work / "duckdb", copy]
 
     def list(self):
         def program(name, folder, command, **more):
-            out = WORK / folder / "out.parquet"
+            out = self.work / folder / "out.parquet"
 
             def prepare():
                 # Of all programs: the outputs of one turn are not kept beside the next.
-                clean(*WORK.glob("*/out.parquet"), *WORK.glob("*/.weir"))
+                clean(*self.work.glob("*/out.parquet"), *self.work.glob("*/.weir"))
                 out.parent.mkdir(exist_ok=True)
 
             found = lambda said: sums("parquet", out, self.summed)  # noqa: E731
@@ -66,8 +66,8 @@ class Csv(Job):
         sources = "".join(f'[source.{name}.file]\npath = "{path}"\n' for name, path in self.paths.items())
         end = '[sink.out]\nfrom = "rows"\nmode = "replace"\n[sink.out.file]\npath = "out.parquet"\n'
         yield program("Weir", "weir", self.weir("weir", f'weir = 1\nname = "bench"\n{sources}[transform.rows]\nsql = """\n{self.sql}\n"""\n{end}'), peer=False)
-        yield program("DuckDB 2.0", "duckdb", self.duck(WORK / "duckdb" / "out.parquet", MEMORY))
-        code = self.code.format(**self.paths, out=WORK / "polars" / "out.parquet")
+        yield program("DuckDB 2.0", "duckdb", self.duck(self.work / "duckdb" / "out.parquet", MEMORY))
+        code = self.code.format(**self.paths, out=self.work / "polars" / "out.parquet")
         yield program("Polars 2.1", "polars", [python("tables"), PROGRAMS, "polars", code])
 
     def goals(self):

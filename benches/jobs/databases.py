@@ -4,7 +4,7 @@ import json
 import sys
 
 from harness.job import KEY, Job, Program, at_least, inverse
-from harness.needs import PROGRAMS, SERVERS, WORK, ingestr, made, python, server, sling
+from harness.needs import PROGRAMS, SERVERS, ingestr, made, python, server, sling
 from harness.servers import NAMES, SUMMED, Clickhouse, Postgres, quiet
 
 MINE = "Weir, append into a new table"
@@ -18,7 +18,7 @@ class Into(Job):
     def ready(self):
         url, pid = self.stack.enter_context(server(self.kind.kind))
         self.servers = [(self.kind.kind, pid)]
-        self.database = self.kind(url)
+        self.database = self.kind(url, self.work)
 
     def program(self, name, command, prepare, inputs, environment=None, facts="rows", **more):
         found = more.pop("found", lambda said: self.database.facts())
@@ -95,12 +95,12 @@ class IntoPostgres(Into):
         url = database.url + "?sslmode=disable"
         into = [sling(), "run", "--tgt-conn", url, "--tgt-object", "public.lineitem"]
         command = [*into, "--src-stream", f"file://{csv}", "--mode", "full-refresh"]
-        yield program("Sling 1.4.11, full refresh from CSV", command, database.database, [".csv"], quiet())
-        command = [python("loaders"), PROGRAMS, "dlt", database.url, parquet, WORK / "dlt"]
-        yield program("dlt 1.31, append from Parquet", command, database.database, [".parquet"], quiet())
+        yield program("Sling 1.4.11, full refresh from CSV", command, database.database, [".csv"], quiet(self.work))
+        command = [python("loaders"), PROGRAMS, "dlt", database.url, parquet, self.work / "dlt"]
+        yield program("dlt 1.31, append from Parquet", command, database.database, [".parquet"], quiet(self.work))
         command = [ingestr(), "ingest", "--yes", "--progress", "log", "--source-uri", f"mmap://{arrow}", "--source-table", "lineitem"]
         command += ["--dest-uri", url, "--dest-table", "public.lineitem"]
-        yield program("ingestr 0.15.9, replace from an Arrow file", command, database.database, [".arrow"], quiet())
+        yield program("ingestr 0.15.9, replace from an Arrow file", command, database.database, [".arrow"], quiet(self.work))
 
         command, environment = self.loads("merge", "-change.parquet", f'mode = "merge"\nkey = {json.dumps(KEY)}')
         merge = program("merge: Weir", command, self.with_rows, ["-change.parquet"], environment, "merged", peer=False)
@@ -113,7 +113,7 @@ class IntoPostgres(Into):
         )
         yield program(self.merge_limit, command, self.with_rows, ["-change.pgcopy"], facts="merged", peer=False, again=merge)
         command = [*into, "--src-stream", f"file://{self.data.file('-change.csv')}", "--mode", "incremental", "--primary-key", ",".join(KEY)]
-        yield program("merge: Sling 1.4.11, incremental from CSV", command, self.with_rows, ["-change.csv"], quiet(), "merged", again=merge)
+        yield program("merge: Sling 1.4.11, incremental from CSV", command, self.with_rows, ["-change.csv"], quiet(self.work), "merged", again=merge)
 
     def goals(self):
         if self.big:
@@ -176,7 +176,7 @@ class IntoClickhouse(Into):
         command = [*engine, f"insert into lineitem select * from file('{arrows}', 'ArrowStream')"]
         yield program(self.limit, command, database.with_table, [".arrows"], peer=False)
         yield program("the same, into a table that takes no nulls", command, lambda: database.with_table(False), [".arrows"], peer=False)
-        command = [SERVERS / "bin" / "python", PROGRAMS, "alone", WORK / "engine", database.ddl(), arrows]
+        command = [SERVERS / "bin" / "python", PROGRAMS, "alone", self.work / "engine", database.ddl(), arrows]
         told = lambda said: next(line for line in said.splitlines() if line.startswith("facts ")).split()[1:]  # noqa: E731
         name = "an engine of its own, just started, from an Arrow file"
         yield program(name, command, database.database, [".arrows"], peer=False, found=told)
@@ -185,7 +185,7 @@ class IntoClickhouse(Into):
         command = [python("loaders"), PROGRAMS, "connect", database.url, parquet]
         yield program("clickhouse-connect 1.12, insert_arrow from Parquet", command, database.with_table, [".parquet"])
         command = [sling(), "run", "--tgt-conn", "BENCH", "--tgt-object", "bench.lineitem", "--src-stream", f"file://{csv}", "--mode", "full-refresh"]
-        environment = {**quiet(), "BENCH": json.dumps({"type": "clickhouse", "http_url": f"{database.url}/bench"})}
+        environment = {**quiet(self.work), "BENCH": json.dumps({"type": "clickhouse", "http_url": f"{database.url}/bench"})}
         yield program("Sling 1.4.11, full refresh from CSV", command, database.database, [".csv"], environment)
 
     def goals(self):

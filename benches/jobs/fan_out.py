@@ -4,7 +4,7 @@ import json
 import os
 
 from harness.job import KEY, SUMMED, Failed, Job, Program, sums
-from harness.needs import WORK, server
+from harness.needs import server
 from harness.servers import Clickhouse, Postgres
 
 SINKS = {
@@ -28,12 +28,15 @@ class FanOut(Job):
     room, warms = 2.5, "own"
     left_out = "other programs: none of the peers loads three destinations in one run."
 
+    def left_out_here(self):
+        return ("each of them alone, at this scale; " if self.big else "") + self.left_out
+
     def ready(self):
         found = {}
         for kind in (Postgres, Clickhouse):
             url, pid = self.stack.enter_context(server(kind.kind))
             self.servers.append((kind.kind, pid))
-            found[kind.kind] = kind(url)
+            found[kind.kind] = kind(url, self.work)
         self.postgres, self.clickhouse = found["postgres"], found["clickhouse"]
         self.what = (
             f"TPC-H lineitem at scale {self.scale:g}, {self.facts['rows'][0]:,} rows of CSV, with 8 casts, into the lake, {self.postgres.version} and "
@@ -43,7 +46,7 @@ class FanOut(Job):
     def found(self, sinks):
         """What all of them hold, where it is the same."""
         look = {
-            "lake": lambda: sums("delta", WORK / "-".join(sinks) / ".weir" / "lake" / "bench" / "lineitem", SUMMED),
+            "lake": lambda: sums("delta", self.work / "-".join(sinks) / ".weir" / "lake" / "bench" / "lineitem", SUMMED),
             "postgres": self.postgres.facts,
             "clickhouse": self.clickhouse.facts,
         }
@@ -69,16 +72,20 @@ class FanOut(Job):
             return Program(name, command, found, self.facts["rows"], SUMMED, self.prepare, [self.data.file(".csv")], environment, peer=False)
 
         yield program("Weir, all three in one run", list(SINKS))
+        if self.big:
+            return
         for sink in SINKS:
             yield program(f"Weir, {sink} alone", [sink])
         pipeline = start + f'[transform.largest]\nsql = "{LARGEST}"\n[sink.out]\nfrom = "largest"\nmode = "replace"\n[sink.out.file]\npath = "out.parquet"\n'
-        found = lambda said: ["1", *sums("parquet", WORK / "reading" / "out.parquet", ["l_rows"])[1:]]  # noqa: E731
+        found = lambda said: ["1", *sums("parquet", self.work / "reading" / "out.parquet", ["l_rows"])[1:]]  # noqa: E731
         want = [1, self.facts["rows"][0]]
         command = self.weir("reading", pipeline)
         rest = {"inputs": [self.data.file(".csv")], "rows": self.facts["rows"][0], "peer": False}
         yield Program("Weir, reading alone: the largest of each column", command, found, want, ["l_rows"], self.prepare, **rest)
 
     def goals(self):
+        if self.big:
+            return
         three, reading = self.programs[0], self.find("Weir, reading")
         alone = [self.find(f"Weir, {sink}") for sink in SINKS]
         text = "three sinks in one run at most 1.2 × the slowest alone, plus the others' own CPU (what they take beyond reading, over all processors)"

@@ -3,7 +3,7 @@
 import json
 
 from harness.job import MEMORY, Job, Program, clean, sums
-from harness.needs import PROGRAMS, WORK, python, quietly
+from harness.needs import PROGRAMS, python, quietly
 
 SUMMED = ["id", "user_id", "device_screen_width", "amount"]
 DUCK = """copy (select id, "at", kind, amount, "user".id as user_id, "user".name as user_name, "user".address.city as user_address_city,
@@ -41,10 +41,10 @@ class JsonLake(Job):
         def program(name, folder, command, kind, out, names=SUMMED, **more):
             def prepare():
                 # Of all programs: the outputs of one turn are not kept beside the next.
-                clean(*(place for name in (".weir", "out", "out.parquet", "state") for place in WORK.glob(f"*/{name}")))
-                (WORK / folder).mkdir(exist_ok=True)
+                clean(*(place for name in (".weir", "out", "out.parquet", "state") for place in self.work.glob(f"*/{name}")))
+                (self.work / folder).mkdir(exist_ok=True)
 
-            return Program(name, command, lambda said: sums(kind, WORK / folder / out, names), self.want, names, prepare, [file], slack=1e-9, **more)
+            return Program(name, command, lambda said: sums(kind, self.work / folder / out, names), self.want, names, prepare, [file], slack=1e-9, **more)
 
         command = self.weir(
             "weir",
@@ -52,13 +52,13 @@ class JsonLake(Job):
             '[sink.out]\nfrom = "flat"\nmode = "append"\n[sink.out.lake]\ntable = "bench.events"\n',
         )
         yield program("Weir", "weir", command, "delta", ".weir/lake/bench/events", peer=False)
-        query = DUCK.replace("FILE", str(file)).replace("OUT", str(WORK / "duckdb" / "out.parquet"))
-        command = [python("tables"), PROGRAMS, "duckdb", MEMORY, WORK / "duckdb", query]
+        query = DUCK.replace("FILE", str(file)).replace("OUT", str(self.work / "duckdb" / "out.parquet"))
+        command = [python("tables"), PROGRAMS, "duckdb", MEMORY, self.work / "duckdb", query]
         yield program("DuckDB 2.0, into Parquet", "duckdb", command, "parquet", "out.parquet")
-        code = POLARS.replace("FILE", str(file)).replace("OUT", str(WORK / "polars" / "out"))
+        code = POLARS.replace("FILE", str(file)).replace("OUT", str(self.work / "polars" / "out"))
         yield program("Polars 2.1 and deltalake 1.6", "polars", [python("tables"), PROGRAMS, "polars", code], "delta", "out")
         if not self.big:
             names = [name.replace("user_id", "user__id").replace("device_screen_width", "device__screen__width") for name in SUMMED]
-            command = [python("loaders"), PROGRAMS, "dlt_events", file, WORK / "dlt"]
-            environment = quietly(WORK / "home")
+            command = [python("loaders"), PROGRAMS, "dlt_events", file, self.work / "dlt"]
+            environment = quietly(self.work / "home")
             yield program("dlt 1.31, filesystem with Delta", "dlt", command, "delta", "out/bench/events", names, environment=environment)
