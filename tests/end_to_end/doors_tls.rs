@@ -7,7 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{http_sql::Served, project::repository, referee};
+use serde_json::{Value, json};
+
+use crate::{
+    http_sql::Served,
+    project::{Running, repository},
+    referee,
+};
+
+/// The other ports of SQL beside HTTP's.
+const PORTS: &str = "[server.sql]\npostgres = \"127.0.0.1:0\"\nflight = \"127.0.0.1:0\"\n";
 
 /// Asks `select 1` by TLS: the version that was spoken and the answer, or why there is none. `-` stands for what is not given.
 const CLIENT: &str = r#"
@@ -46,6 +55,38 @@ fn ask(served: &Served, token: &str, ca: &str, certificate: Option<(&str, &str)>
     Some(String::from_utf8(outcome.stdout).unwrap().trim().to_owned())
 }
 
+/// The part of a text that stands between two others.
+fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    let part = text.split(before).nth(1).and_then(|rest| rest.split(after).next());
+    part.unwrap_or_else(|| panic!("there is no \"{before}\" in {text}"))
+}
+
+/// What a server with three ports has printed of them.
+fn printed(served: &Served) -> String {
+    let path = served.project.path("serve.out");
+    let read = || std::fs::read_to_string(&path).unwrap();
+    served.wait_for("they are printed", |_| read().matches('\n').count() == 3);
+    read()
+}
+
+/// What `tests/support/tls_clients.py` is told by a server whose addresses were printed. `certificates`: it asks for them, and has reason to take the
+/// client's ("known") or not ("foreign").
+fn told(served: &Served, token: &str, certificates: Option<&str>) -> Option<Value> {
+    let python = referee::python()?;
+    let printed = printed(served);
+    let config = json!({
+        "postgres": between(&printed, "@", "/lake"), "flight": between(&printed, "grpc+tls://", " "),
+        "printed": format!("postgresql://{}", between(&printed, "postgresql://", "\n")),
+        "user": "ann", "token": token, "ca": support("ca.pem"), "other_ca": support("other-ca.pem"),
+        "certificate": support("client.pem"), "key": support("client.key"), "certificates": certificates,
+    });
+    let script = repository().join("tests/support/tls_clients.py").display().to_string();
+    let client = served.project.program(python.to_str().unwrap(), &[&script, &config.to_string()]);
+    let outcome = Running::start(client).wait(Duration::from_secs(240));
+    assert_eq!(outcome.code, 0, "{outcome}\n{}", served.log());
+    Some(outcome.json())
+}
+
 #[test]
 fn a_port_with_a_certificate_speaks_tls_1_3_and_nothing_else() {
     let served = Served::new(&settings(""), &[]);
@@ -82,4 +123,86 @@ fn clients_show_a_certificate_where_an_authority_is_named() {
     assert!(none.starts_with("refused"), "{none}");
     let shown = ask(&served, &token, "ca.pem", Some(("client.pem", "client.key")), "1.3").unwrap();
     assert_eq!(shown, "TLSv1.3 200 [{'one': 1}]");
+}
+
+#[test]
+fn psycopg_adbc_and_pyarrow_ask_through_tls_1_3_and_nothing_else() {
+    let served = Served::new(&format!("{PORTS}{}", settings("")), &["--print-urls"]);
+    let token = served.token("ann", "sql");
+    let Some(told) = told(&served, &token, None) else { return };
+    let in_the_clear = ["FATAL", "28000", "this server is asked through TLS only", "connect with sslmode=require, or verify-full"];
+    let expected = json!({
+        // Greeted by hand, with TLS 1.3 and with 1.2 at most: the version, and the protocol inside.
+        "postgres": ["TLSv1.3 None", "refused: old"],
+        "postgres at once": ["TLSv1.3 postgresql", "refused: old"],
+        "flight": ["TLSv1.3 h2", "refused: old"],
+        "in the clear": in_the_clear,
+        "psycopg": "42 TLS",
+        "psycopg, bound": "42 TLS",
+        "psycopg, unbound": "42 TLS",
+        "psycopg, old": "refused: old",
+        "psycopg, other authority": "refused: unknown authority",
+        "psycopg, in the clear": format!("FATAL:  {}\nHINT:  {}", in_the_clear[2], in_the_clear[3]),
+        "psycopg, as printed": "42 TLS",
+        "adbc": "42",
+        "adbc, other authority": "refused: unknown authority",
+        "adbc, in the clear": "refused: closed",
+        "pyarrow": "42",
+        "pyarrow, other authority": "refused: unknown authority",
+        "pyarrow, in the clear": "refused: closed",
+    });
+    assert_eq!(told, expected);
+    assert!(!served.log().contains(&token), "the log shows a token");
+}
+
+#[test]
+fn every_port_takes_certificates_of_the_named_authority_and_of_no_other() {
+    for (authority, certificates, shown, by_hand) in
+        [("ca.pem", "known", "42", "no certificate"), ("other-ca.pem", "foreign", "refused", "foreign certificate")]
+    {
+        let more = format!("client_ca = \"{}\"\n", support(authority));
+        let served = Served::new(&format!("{PORTS}{}", settings(&more)), &["--print-urls"]);
+        let token = served.token("ann", "sql");
+        let Some(told) = told(&served, &token, Some(certificates)) else { return };
+        // With no certificate, and with the client's.
+        let psycopg = if certificates == "known" { "42 TLS" } else { shown };
+        let expected = json!({
+            "psycopg": ["refused", psycopg], "adbc": ["refused", shown], "pyarrow": ["refused", shown],
+            "postgres": format!("refused: {by_hand}"), "flight": format!("refused: {by_hand}"),
+        });
+        assert_eq!(told, expected, "{authority}");
+        let http = ask(&served, &token, "ca.pem", Some(("client.pem", "client.key")), "1.3").unwrap();
+        assert_eq!(http == "TLSv1.3 200 [{'one': 1}]", certificates == "known", "{http}");
+        assert!(certificates == "known" || http.starts_with("refused"), "{http}");
+    }
+}
+
+#[test]
+fn addresses_of_every_port_are_printed_as_clients_take_them_and_only_where_that_is_asked_for() {
+    for (tls, http, mode, flight) in [(String::new(), "http", "disable", "grpc"), (settings(""), "https", "require", "grpc+tls")] {
+        let settings = format!("{PORTS}{tls}");
+        let served = Served::new(&settings, &["--print-urls"]);
+        let (printed, log) = (printed(&served), served.log());
+        let token = between(&printed, "Bearer ", "\"");
+        let digits = token.strip_prefix("weir_").unwrap_or_default();
+        assert!(digits.len() == 64 && digits.chars().all(|digit| digit.is_ascii_hexdigit()), "no token: {} characters", token.len());
+        let [postgres, arrow] = ["Postgres", "Arrow Flight SQL"].map(|door| between(&log, &format!("{door} address="), "\n"));
+        let expected = format!(
+            "http      {http}://{}/api/sql  with the header \"Authorization: Bearer TOKEN\"\n\
+             postgres  postgresql://weir:TOKEN@{postgres}/lake?sslmode={mode}\n\
+             flight    {flight}://{arrow}  with the user weir and the password TOKEN\n",
+            served.address
+        );
+        assert_eq!(printed.replace(token, "TOKEN"), expected);
+        assert!(!served.log().contains(token), "the log shows a token");
+
+        let quiet = Served::new(&settings, &[]);
+        // Another command's time is more than printing would take.
+        quiet.token("ann", "sql");
+        assert_eq!(std::fs::read_to_string(quiet.project.path("serve.out")).unwrap(), "");
+        let said = quiet.log();
+        let mut after = said.split("weir_").skip(1);
+        assert!(after.all(|rest| !rest.chars().take(16).all(|digit| digit.is_ascii_hexdigit())), "{said}");
+        assert!(said.contains("Arrow Flight SQL address=") && !said.contains("Bearer"), "{said}");
+    }
 }

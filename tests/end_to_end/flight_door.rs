@@ -141,25 +141,35 @@ fn every_type_of_the_matrix_comes_through_as_it_is() {
     );
     project.run(&["pipeline.toml"]);
     let Some(mut asked) = Asked::start(project, "", &USERS) else { return };
-    for (sql, file, options) in [
-        ("select * from lake.types.rows", "lake.arrow", vec!["--via", "lake"]),
-        ("select * from file('rows.parquet')", "parquet.arrow", vec!["--parquet"]),
-        ("select * from file('rows.arrow')", "arrow.arrow", vec![]),
+    for (sql, table, options, compared) in [
+        ("select * from lake.types.rows", Some("types.rows"), vec!["--via", "lake"], "693 values of 77 columns are the same"),
+        ("select * from file('rows.parquet')", None, vec!["--parquet"], "648 values of 72 columns are the same"),
+        ("select * from file('rows.arrow')", None, vec![], "720 values of 80 columns are the same"),
     ] {
         let info = asked.op(&json!({ "op": "info", "sql": sql }));
-        let written = asked.project.path(file).display().to_string();
+        let [written, written_by_adbc] = ["pyarrow.arrow", "adbc.arrow"].map(|file| asked.project.path(file).display().to_string());
         let got = asked.op(&json!({ "op": "get", "ticket": info["ticket"], "write": written }));
         let types: Vec<&str> = got["types"].as_array().unwrap().iter().map(|kind| kind.as_str().unwrap()).collect();
         for rare in ["string_view", "binary_view", "dictionary", "run_end_encoded", "list_view"] {
             assert!(!types.iter().any(|kind| kind.contains(rare)), "{rare} in {types:?}");
         }
-        let output = Command::new(&python).arg(&script).arg("check").args(&options).args(["arrow", &written]).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{sql}: {said}");
-        assert!(said.contains(" values of ") && !said.starts_with("0 values of 0"), "{said}");
-        // ADBC reads the same types by other code.
-        let rows = asked.ask(&json!({ "door": "flight", "sql": format!("select count(*) as n from ({sql})") }));
-        assert!(rows["rows"][0][0].as_str().unwrap().parse::<u64>().unwrap() > 3, "{rows}");
+        // ADBC reads them by other code: the columns as they are promised, described and listed, and every value.
+        let whole = asked.op(&json!({ "op": "adbc_whole", "sql": sql, "table": table, "write": written_by_adbc }));
+        let columns = &whole["columns"];
+        assert_eq!((columns, columns), (&info["columns"], &whole["promised"]), "{sql}");
+        let column = |at: usize| columns.as_array().unwrap().iter().map(|column| column[at].as_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!((json!(column(0)), column(1)), (whole["described"].clone(), types), "{sql}");
+        if table.is_some() {
+            assert_eq!(&whole["of_table"], columns);
+            let objects = asked.op(&json!({ "op": "adbc_objects", "catalog": "lake", "db_schema": "types", "table_name": "rows" }));
+            let listed: Vec<Value> = column(0).iter().zip(1..).map(|(name, place)| json!([name, place])).collect();
+            assert_eq!(objects["objects"], json!([["lake", "types", "rows", "TABLE", listed]]));
+        }
+        for (client, written) in [("pyarrow", &written), ("adbc", &written_by_adbc)] {
+            let output = Command::new(&python).arg(&script).arg("check").args(&options).args(["arrow", written.as_str()]).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && said.trim() == compared, "{client}: {sql}: {said}");
+        }
     }
     asked.end();
 }

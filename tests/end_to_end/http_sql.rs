@@ -59,10 +59,15 @@ impl Served {
         let log = File::options().create(true).append(true).read(true).open(&self.log).unwrap();
         let out = File::options().create(true).append(true).read(true).open(self.project.path("serve.out")).unwrap();
         self.running = Some(Running::with_output(self.project.command(&[&["serve"], arguments].concat()), out, log));
-        self.wait_for("it listens", |served| served.log().contains("listening"));
+        // The other ports say so before it, in words of their own.
+        self.wait_for("it listens", |served| served.log().contains("listening address="));
         let log = self.log();
-        self.address =
-            log.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("it says where it listens").into();
+        self.address = log
+            .split("listening address=")
+            .nth(1)
+            .and_then(|rest| rest.split_whitespace().next())
+            .expect("it says where it listens")
+            .into();
     }
 
     pub fn log(&self) -> String {

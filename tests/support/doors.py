@@ -461,6 +461,25 @@ def adbc_many_op(request):
     return {"answers": answers, "schema": [[one.name, str(one.type)] for one in schema]}
 
 
+def adbc_whole_op(request):
+    """All of an answer through ADBC, written to a file of Arrow: the columns as they are promised, described, fetched and, of a `table`, listed."""
+    user, token = token_of(request)
+    connection = adbc(user, token)
+    told = lambda schema: [[one.name, str(one.type)] for one in schema]
+    with connection.cursor() as cursor:
+        promised = told(cursor.adbc_execute_schema(request["sql"]))
+        cursor.execute(request["sql"])
+        described = [column[0] for column in cursor.description]
+        table = cursor.fetch_arrow_table()
+    with ipc.new_file(request["write"], table.schema) as writer:
+        writer.write_table(table)
+    found = {"rows": table.num_rows, "columns": told(table.schema), "promised": promised, "described": described}
+    if request.get("table"):
+        schema, name = request["table"].split(".")
+        found["of_table"] = told(connection.adbc_get_table_schema(name, catalog_filter="lake", db_schema_filter=schema))
+    return found
+
+
 def adbc_cancel_op(request):
     """AdbcStatement.cancel from another thread, while rows are read."""
     import threading
