@@ -1,7 +1,7 @@
 //! Statements that mean harm, through every door that takes them: none does what it is there for, each is refused by its code, and after each the
 //! server answers.
 
-use std::{fs, time::Instant};
+use std::{fs, os::unix::fs::symlink, time::Instant};
 
 use serde_json::json;
 
@@ -264,6 +264,90 @@ fn no_statement_writes_reads_files_takes_all_memory_or_runs_for_ever() {
     assert!(left.is_empty(), "{left:?}");
     let peak = peak_mb(asked.pid());
     assert!(peak < 2000, "the server has taken {peak} MB: {rises:#?}");
+    asked.end();
+}
+
+/// Who may read files reads files of rows in the project alone, and no link leads further. At the prompt a person reads what is theirs.
+#[test]
+fn the_scope_of_files_opens_files_of_rows_in_the_project_alone() {
+    let project = project();
+    let outside = tempfile::tempdir().unwrap();
+    let word = "secret\nthe-word-that-nobody-sees\n";
+    fs::write(outside.path().join("rows.csv"), word).unwrap();
+    project.write(".hidden/rows.csv", word);
+    project.write("data/own.csv", "id\n1\n");
+    project.write("mixed/own.csv", "id\n2\n");
+    let parquet = outside.path().join("rows.parquet").display().to_string();
+    project.ok(&["sql", "-o", &parquet, "-c", "select 'the-word-that-nobody-sees' as secret"]);
+    for folder in ["links", "folders", "ends"] {
+        fs::create_dir(project.path(folder)).unwrap();
+    }
+    symlink("own.csv", project.path("data/link.csv")).unwrap();
+    symlink(outside.path().join("rows.csv"), project.path("links/rows.csv")).unwrap();
+    symlink(&parquet, project.path("links/rows.parquet")).unwrap();
+    symlink("../.hidden/rows.csv", project.path("links/hidden.csv")).unwrap();
+    symlink("../.weir", project.path("links/state")).unwrap();
+    symlink(outside.path(), project.path("folders/out")).unwrap();
+    symlink(outside.path(), project.path("ends/like.csv")).unwrap();
+    symlink(outside.path().join("rows.csv"), project.path("mixed/rows.csv")).unwrap();
+    let secret = project.path("secret.csv").display().to_string();
+    let Some(mut asked) = Asked::start(project, "", &[("ann", "sql,files")]) else { return };
+    for (call, rows) in [
+        ("file('data/own.csv')", json!([["1"]])),
+        ("file('data/*.csv')", json!([["1"], ["1"]])),
+        ("file('{data,.hidden}/*.csv')", json!([["1"], ["1"]])),
+        ("file('mixed/o*.csv')", json!([["2"]])),
+    ] {
+        for door in DOORS {
+            let answer = asked.sql(door, &format!("select * from {call}"));
+            assert_eq!(answer["rows"], rows, "{door}: {call}: {answer}");
+        }
+    }
+    let name_rows = "name files of rows in the project's folder, by a relative path such as data/flights/*.parquet";
+    let linked = "a link on the way to it leads out of the project's folder, or into a hidden folder";
+    let refused = [
+        ("/etc/passwd", "", name_rows),
+        (secret.as_str(), "", name_rows),
+        ("../rows.csv", "", name_rows),
+        ("data/../secret.csv", "", name_rows),
+        ("data/own.csv/../../../rows.csv", "", name_rows),
+        (".hidden/rows.csv", "", name_rows),
+        ("data/.*.csv", "", name_rows),
+        (".weir/*/*.parquet", "", name_rows),
+        ("weir.toml", ", format => 'csv'", name_rows),
+        ("data", ", format => 'csv'", name_rows),
+        ("http://127.0.0.1:1/rows.csv", "", name_rows),
+        ("file:///etc/rows.csv", "", name_rows),
+        ("links/rows.csv", "", linked),
+        ("links/rows.parquet", "", linked),
+        ("links/*.csv", "", linked),
+        ("links/hidden.csv", "", linked),
+        ("links/state/lake/shop/orders/*.parquet", "", linked),
+        ("folders/out/rows.csv", "", linked),
+        ("folders/out/row.csv", "", linked),
+        ("folders/out/*.csv", "", linked),
+        ("folders/*/*.csv", "", linked),
+        ("folders/**/*.parquet", "", linked),
+        ("ends/like.csv", "", linked),
+        ("mixed/*.csv", "", linked),
+        ("{mixed,data}/*.csv", "", linked),
+    ];
+    for (path, more, hint) in refused {
+        let sql = format!("select * from file('{path}'{more})");
+        let text = format!("the file \"{path}\" is not open to who asks through a port");
+        for door in ["http", "postgres"] {
+            assert_eq!(asked.refused(&json!({ "door": door, "sql": sql })), ("not-allowed".to_owned(), text.clone()), "{door}: {sql}");
+        }
+        assert_eq!(asked.sql("postgres", &sql)["error"]["hint"], hint, "{sql}");
+        let (code, said) = asked.refused(&json!({ "door": "flight", "sql": sql }));
+        assert!(code == "not-allowed" && said.contains(&text), "flight: {sql}: {code}: {said}");
+    }
+    let one_of_two = "select * from file(['data/own.csv', 'links/rows.csv'])";
+    let text = "the file \"links/rows.csv\" is not open to who asks through a port";
+    assert_eq!(asked.refused(&json!({ "door": "http", "sql": one_of_two })), ("not-allowed".to_owned(), text.to_owned()));
+    assert!(!asked.log().contains("the-word-that-nobody-sees"), "{}", asked.log());
+    let at_home = asked.sql("prompt", "select * from file('links/*.csv')");
+    assert_eq!(at_home["rows"], json!([["the-word-that-nobody-sees"], ["the-word-that-nobody-sees"]]), "{at_home}");
     asked.end();
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -53,6 +54,18 @@ pub enum Location {
 /// path are columns (true), none are (false), or those below the folder or within the glob are (none given).
 /// Fails with Blame::User where a path means no file.
 pub async fn list(paths: &[String], folder: &Path, hive: Option<bool>, environment: &HashMap<String, String>) -> Result<Vec<FoundFile>> {
+    list_within(paths, folder, hive, environment, None).await
+}
+
+/// The same, where files on disks lie within a folder and in none that is hidden there, once links are followed; none given: anywhere.
+/// Fails with Blame::User at a path that leads elsewhere, and looks at nothing there.
+pub async fn list_within(
+    paths: &[String],
+    folder: &Path,
+    hive: Option<bool>,
+    environment: &HashMap<String, String>,
+    within: Option<&Path>,
+) -> Result<Vec<FoundFile>> {
     let mut found = BTreeMap::new();
     for path in paths {
         let files = if path.contains("://") {
@@ -60,8 +73,8 @@ pub async fn list(paths: &[String], folder: &Path, hive: Option<bool>, environme
                 Error::system("unreachable", format!("\"{path}\" did not answer within {} s", LIST_TIMEOUT.as_secs())).later()
             })?
         } else {
-            let (path, folder) = (path.clone(), folder.to_owned());
-            let listing = tokio::task::spawn_blocking(move || list_local(&path, &folder, hive));
+            let (path, folder, within) = (path.clone(), folder.to_owned(), within.map(Path::to_owned));
+            let listing = tokio::task::spawn_blocking(move || list_local(&path, &folder, hive, within.as_deref()));
             listing.await.map_err(|error| Error::weir("panic", "listing files panicked").because(error))?
         };
         for file in files.map_err(|error| if error.setting.is_none() { error.setting("path") } else { error })? {
@@ -116,12 +129,34 @@ fn tidy(path: &str) -> String {
     if absolute { format!("/{tidy}") } else { tidy }
 }
 
-fn list_local(written: &str, folder: &Path, hive: Option<bool>) -> Result<Vec<FoundFile>> {
+/// Whether a path, or what there is of it, lies within a folder and in none that is hidden there, once links are followed.
+fn is_within(path: &Path, within: &Path) -> bool {
+    let (Some(path), Ok(within)) = (path.ancestors().find_map(|path| fs::canonicalize(path).ok()), fs::canonicalize(within)) else {
+        return false;
+    };
+    let is_hidden = |part: &OsStr| part.as_encoded_bytes().starts_with(b".");
+    path.strip_prefix(within).is_ok_and(|below| !below.iter().any(is_hidden))
+}
+
+/// Fails at a path that leads out of the folder that files are to lie within.
+fn held_within(written: &str, path: &Path, within: Option<&Path>) -> Result<()> {
+    match within {
+        Some(within) if !is_within(path, within) => {
+            Err(Error::user("not-allowed", format!("the file \"{written}\" is not open to who asks through a port"))
+                .help("a link on the way to it leads out of the project's folder, or into a hidden folder"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn list_local(written: &str, folder: &Path, hive: Option<bool>, within: Option<&Path>) -> Result<Vec<FoundFile>> {
     if written.is_empty() {
         return Err(Error::user("file-missing", "the path is empty").help("write a file, a folder, a pattern or a URL"));
     }
     let path = tidy(written);
     let full = folder.join(&path);
+    let held = |path: &Path| held_within(written, path, within);
+    held(&full)?;
     match fs::metadata(&full) {
         Ok(meta) if meta.is_dir() => {
             let mut files = Vec::new();
@@ -130,6 +165,7 @@ fn list_local(written: &str, folder: &Path, hive: Option<bool>) -> Result<Vec<Fo
                 String::new(),
                 DEPTH_MAX,
                 &|name| !name.starts_with('.') && (!name.starts_with('_') || name.contains('=')),
+                &held,
                 &mut files,
             )?;
             if files.is_empty() {
@@ -137,15 +173,20 @@ fn list_local(written: &str, folder: &Path, hive: Option<bool>) -> Result<Vec<Fo
                     .help("put files into it, or name another folder; names that start with \".\" or \"_\" do not count"));
             }
             let prefix = if path.is_empty() { String::new() } else { format!("{}/", path.trim_end_matches('/')) };
-            files.into_iter().map(|below| local_file(format!("{prefix}{below}"), &full.join(&below), &below, hive)).collect()
+            let found = |below: String| {
+                let path = full.join(&below);
+                held(&path)?;
+                local_file(format!("{prefix}{below}"), &path, &below, hive)
+            };
+            files.into_iter().map(found).collect()
         }
         Ok(_) => Ok(vec![local_file(path.clone(), &full, "", hive)?]),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && is_glob(&path) => list_glob(written, &path, folder, hive),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_glob(&path) => list_glob(written, &path, folder, hive, &held),
         Err(error) => Err(cannot_open(written, &full, error)),
     }
 }
 
-fn list_glob(written: &str, path: &str, folder: &Path, hive: Option<bool>) -> Result<Vec<FoundFile>> {
+fn list_glob(written: &str, path: &str, folder: &Path, hive: Option<bool>, held: &dyn Fn(&Path) -> Result<()>) -> Result<Vec<FoundFile>> {
     let (prefix, pattern) = split_glob(path);
     let matcher = matcher(pattern)?;
     let depth = if pattern.contains("**") { DEPTH_MAX } else { pattern.split('/').count() };
@@ -154,18 +195,31 @@ fn list_glob(written: &str, path: &str, folder: &Path, hive: Option<bool>) -> Re
     let base = folder.join(prefix);
     let mut files = Vec::new();
     if base.is_dir() {
-        walk(&base, String::new(), depth, &|name| hidden_too || !name.starts_with('.'), &mut files)?;
+        walk(&base, String::new(), depth, &|name| hidden_too || !name.starts_with('.'), held, &mut files)?;
     }
     files.retain(|file| matcher.is_match(file));
     if files.is_empty() {
         return Err(Error::user("glob-empty", format!("\"{written}\" matches no file"))
             .help(format!("it is looked for from \"{}\"; \"*\" stops at \"/\", \"**\" does not", folder.display())));
     }
-    files.into_iter().map(|below| local_file(format!("{prefix}{below}"), &base.join(&below), &below, hive)).collect()
+    let found = |below: String| {
+        let path = base.join(&below);
+        held(&path)?;
+        local_file(format!("{prefix}{below}"), &path, &below, hive)
+    };
+    files.into_iter().map(found).collect()
 }
 
-/// Adds the files under `folder` whose names, and whose folders' names, `wanted` likes, as paths below it.
-fn walk(folder: &Path, below: String, depth: usize, wanted: &dyn Fn(&str) -> bool, files: &mut Vec<String>) -> Result<()> {
+/// Adds the files under `folder` whose names, and whose folders' names, `wanted` likes, as paths below it. Goes into no linked folder that `held`
+/// refuses: it ends the walk.
+fn walk(
+    folder: &Path,
+    below: String,
+    depth: usize,
+    wanted: &dyn Fn(&str) -> bool,
+    held: &dyn Fn(&Path) -> Result<()>,
+    files: &mut Vec<String>,
+) -> Result<()> {
     let unreadable = |error: io::Error| Error::system("unreadable", format!("cannot list \"{}\": {error}", folder.display()));
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
@@ -187,7 +241,10 @@ fn walk(folder: &Path, below: String, depth: usize, wanted: &dyn Fn(&str) -> boo
                     _ => true,
                 };
             if depth > 1 && !looped {
-                walk(&path, below, depth - 1, wanted, files)?;
+                if linked {
+                    held(&path)?;
+                }
+                walk(&path, below, depth - 1, wanted, held, files)?;
             }
         } else if meta.is_file() {
             files.push(below);
@@ -418,6 +475,61 @@ mod tests {
         let error = names(&["flights.csv/x"], dir.path()).await.expect_err("a file is no folder");
         assert_eq!(error.code, "file-missing");
         assert_eq!(names(&["a[.csv"], dir.path()).await.expect_err("no pattern").code, "glob-invalid");
+    }
+
+    #[tokio::test]
+    async fn links_out_of_the_folder_that_files_are_to_lie_within_are_refused() {
+        let outside = folder(&["out.csv", "below/out.csv"]);
+        let dir = folder(&["d/a.csv", ".hidden/h.csv", "mixed/a.csv", "in/x.txt", "into_hidden/x.txt", "under/x.txt", "rows/x.txt"]);
+        let link = |target: &Path, name: &str| std::os::unix::fs::symlink(target, dir.path().join(name)).expect("a link");
+        link(&dir.path().join("d/a.csv"), "in/a.csv");
+        link(&dir.path().join("d"), "in/folder");
+        link(&outside.path().join("out.csv"), "mixed/out.csv");
+        link(&dir.path().join(".hidden/h.csv"), "into_hidden/h.csv");
+        link(outside.path(), "under/folder");
+        link(outside.path(), "rows/t.csv");
+        link(&outside.path().join("none.csv"), "in/nowhere.csv");
+        let listed = async |path: &str| {
+            let found = list_within(&[path.to_owned()], dir.path(), None, &HashMap::new(), Some(dir.path())).await;
+            found.map(|files| files.into_iter().map(|file| file.name).collect::<Vec<_>>())
+        };
+        for (path, names) in [
+            ("d/a.csv", vec!["d/a.csv"]),
+            ("in/**/*.csv", vec!["in/a.csv", "in/folder/a.csv"]),
+            ("in/folder", vec!["in/folder/a.csv"]),
+            ("mixed/a*.csv", vec!["mixed/a.csv"]),
+            ("under/*.txt", vec!["under/x.txt"]),
+        ] {
+            assert_eq!(listed(path).await.expect("files"), names, "{path}");
+        }
+        for path in [
+            "mixed/out.csv",
+            "mixed/*.csv",
+            "mixed",
+            "into_hidden/h.csv",
+            "into_hidden/*.csv",
+            "under/folder/out.csv",
+            "under/folder/ou.csv",
+            "under/folder/none/x.csv",
+            "under/folder/*.csv",
+            "under/folder",
+            "under/*/*.csv",
+            "under/**/*.csv",
+            "under",
+            "rows/t.csv",
+            ".hidden/h.csv",
+            "../x.csv",
+        ] {
+            let error = listed(path).await.expect_err(path);
+            let message = format!("the file \"{path}\" is not open to who asks through a port");
+            assert_eq!((error.code, error.message), ("not-allowed", message));
+            let help = "a link on the way to it leads out of the project's folder, or into a hidden folder";
+            assert_eq!((error.blame, error.help.as_deref()), (crate::Blame::User, Some(help)), "{path}");
+        }
+        let error = listed("in/nowhere.csv").await.expect_err("it leads nowhere");
+        assert_eq!((error.code, error.message.as_str()), ("file-missing", "there is no file \"in/nowhere.csv\""));
+        // Of a pipeline, links lead anywhere.
+        assert_eq!(names(&["under/**/*.csv"], dir.path()).await.expect("files"), ["under/folder/below/out.csv", "under/folder/out.csv"]);
     }
 
     #[tokio::test]

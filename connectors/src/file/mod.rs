@@ -27,7 +27,7 @@ pub mod sink;
 pub mod source;
 pub mod write;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -80,6 +80,9 @@ pub struct FileSource {
     /// The longest record of a text file; a longer one is a bad row. Default 16MB. Example: `"64MB"`.
     #[serde(default)]
     pub record_max: RecordMax,
+    /// The folder that files on disks lie within, links followed; none of a pipeline's.
+    #[serde(skip)]
+    pub within: Option<PathBuf>,
 }
 
 /// One path, or several.

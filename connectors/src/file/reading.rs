@@ -1,6 +1,9 @@
 //! Files that are read without a pipeline, by settings that somebody gives as values.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::{Map, Value};
 
@@ -10,13 +13,15 @@ use crate::{
     error::{Error, Result},
 };
 
-pub use super::list::{FoundFile, list};
+pub use super::list::{FoundFile, list_within as list};
 
-/// The source of files that these settings describe. Fails with Blame::User where they are wrong.
-pub fn source(settings: Map<String, Value>) -> Result<Arc<dyn Source>> {
-    let source: FileSource =
+/// The source of files that these settings describe; of files on disks, those within a folder, as [`list`] has it.
+/// Fails with Blame::User where the settings are wrong.
+pub fn source(settings: Map<String, Value>, within: Option<PathBuf>) -> Result<Arc<dyn Source>> {
+    let mut source: FileSource =
         serde_json::from_value(Value::Object(settings)).map_err(|error| Error::user("wrong-value", error.to_string()))?;
     source.check()?;
+    source.within = within;
     Ok(Arc::new(source))
 }
 

@@ -65,7 +65,8 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
     }
     let incremental = cx.incremental.is_some();
     let remembered = cx.known.clone().filter(|_| incremental);
-    let listed = match list::list(settings.path.all(), &cx.folder, settings.hive, &cx.run.environment).await {
+    let within = settings.within.as_deref();
+    let listed = match list::list_within(settings.path.all(), &cx.folder, settings.hive, &cx.run.environment, within).await {
         // All files may have been cleared away since: nothing is new, and the columns are known.
         Err(error) if remembered.is_some() && matches!(error.code, "glob-empty" | "folder-empty") => Vec::new(),
         listed => listed?,

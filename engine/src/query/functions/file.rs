@@ -2,7 +2,7 @@
 //! which passes over what a filter cannot want; the rest by the reader of runs.
 //!
 //! Whoever asks through a port gets files of the project alone: relative paths without `..` and hidden folders, that end as files of
-//! rows do, so that a key or a configuration beside them is no table.
+//! rows do, so that a key or a configuration beside them is no table. Where a link leads elsewhere it is refused as its target would be.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -59,7 +59,8 @@ pub(super) async fn open(inner: &Inner, session: &SessionContext, call: &Call, t
     allowed(inner, "files", call, text)?;
     let settings = settings(call, text)?;
     let paths = paths(&settings);
-    if inner.who.door != Door::Prompt
+    let through_port = inner.who.door != Door::Prompt;
+    if through_port
         && let Some(path) = paths.iter().find(|path| !is_open(path))
     {
         let refused = Diagnostic::error("not-allowed", format!("the file \"{path}\" is not open to who asks through a port")).at(
@@ -71,9 +72,10 @@ pub(super) async fn open(inner: &Inner, session: &SessionContext, call: &Call, t
     }
     let workspace = &inner.catalogue.workspace;
     let wrong = |error: &Error| at_call(error, call, text);
-    let source = files::source(settings.clone()).map_err(|error| wrong(&error))?;
     let mut run = RunContext::clone(&*workspace.dry_context("sql")?);
     run.runtime = session.runtime_env();
+    let within = through_port.then(|| run.root.clone());
+    let source = files::source(settings.clone(), within.clone()).map_err(|error| wrong(&error))?;
     let context = SourceContext {
         folder: run.root.clone(),
         run: Arc::new(run),
@@ -93,7 +95,8 @@ pub(super) async fn open(inner: &Inner, session: &SessionContext, call: &Call, t
     let schema = opened.table.schema();
     let hive = settings.get("hive").and_then(Value::as_bool);
     if !settings.contains_key("metadata") {
-        let found = files::list(&paths, &context.folder, hive, &workspace.environment).await.map_err(|error| wrong(&error))?;
+        let found = files::list(&paths, &context.folder, hive, &workspace.environment, within.as_deref()).await;
+        let found = found.map_err(|error| wrong(&error))?;
         let format = settings.get("format").and_then(Value::as_str);
         if let Some(table) = parquet(&found, format, &schema) {
             return Ok(table);
