@@ -1,5 +1,8 @@
 //! One question, one answer: queries of all shapes have the same rows through the prompt, Postgres, HTTP and Flight.
 
+use std::time::{Duration, Instant};
+
+use regex::Regex;
 use serde_json::{Value, json};
 
 use crate::{
@@ -197,6 +200,73 @@ fn tables_of_live_databases_have_the_same_rows_through_four_doors() {
         let allowed = asked.ask(&json!({ "door": door, "user": "bob", "sql": format!("select count(*) as n from {delays}") }));
         assert_eq!(allowed["rows"], json!([["3"]]), "{door}");
     }
+    asked.end();
+}
+
+/// What a log tells of its statements: who and through which door, rows, bytes, how it ended with which code, and the statement. Each has a time.
+fn statements(log: &str) -> Vec<(String, u64, u64, String, String)> {
+    let fields = Regex::new(
+        r#" statement user="(\w+)" door="(\w+)" rows=(\d+) bytes=(\d+) duration_ms=(\d+) outcome="(\w+)"(?: code="([a-z-]+)" error="(?:.+)")? sql="(.*)"$"#,
+    )
+    .unwrap();
+    let told = log.lines().filter(|line| line.contains(" weir::sql: ")).map(|line| {
+        let found = fields.captures(line).unwrap_or_else(|| panic!("it does not say who, what, rows, time and outcome: {line}"));
+        let text = |at: usize| found.get(at).map_or("", |field| field.as_str());
+        let number = |at: usize| text(at).parse::<u64>().unwrap_or_else(|error| panic!("{error}: {line}"));
+        // A time is not the same twice, but it is one.
+        let _duration_ms = number(5);
+        let outcome = format!("{} {}", text(6), text(7)).trim().to_owned();
+        (format!("{} {}", text(1), text(2)), number(3), number(4), outcome, text(8).to_owned())
+    });
+    told.collect()
+}
+
+#[test]
+fn a_statement_is_logged_with_who_what_rows_time_and_outcome_through_four_doors() {
+    let some = "select value from generate_series(1, 2500) where value > 2497 order by value";
+    let many = "select value from generate_series(1, 2500) order by value";
+    let none = "select value from generate_series(1, 2500) where value < 0";
+    let unknown = "select nope from generate_series(1, 5)";
+    let broken = "select 1 / (value - 2100) as x from generate_series(1, 2500)";
+    let writing = "create table x (id int)";
+    // What is given, of eight bytes a row; or the code of the refusal.
+    let told = [
+        (some, Ok(3)),
+        (many, Ok(2500)),
+        (none, Ok(0)),
+        (unknown, Err("failed unknown-column")),
+        (broken, Err("failed run")),
+        (writing, Err("failed read-only")),
+    ];
+    let expected = |who: &str| {
+        let line = |(sql, end): (&str, Result<u64, &str>)| match end {
+            Ok(rows) => (who.to_owned(), rows, rows * 8, "answered".to_owned(), sql.to_owned()),
+            Err(outcome) => (who.to_owned(), 0, 0, outcome.to_owned(), sql.to_owned()),
+        };
+        Vec::from(told.map(line))
+    };
+    let Some(mut asked) = Asked::start(Project::new(), "", &[("ann", "sql"), ("bob", "sql")]) else { return };
+    let mut all = Vec::new();
+    for (door, user) in [("http", "ann"), ("postgres", "bob"), ("flight", "ann"), ("http", "bob")] {
+        for (sql, end) in told {
+            let answer = asked.ask(&json!({ "door": door, "user": user, "sql": sql }));
+            assert_eq!(answer.get("error").is_none(), end.is_ok(), "{door}: {sql}: {answer}");
+        }
+        all.extend(expected(&format!("{user} {door}")));
+        // It is logged when the answer is let go of, which may be after its last byte.
+        let since = Instant::now();
+        while statements(&asked.log()).len() < all.len() && since.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(statements(&asked.log()), all, "{door}\n{}", asked.log());
+    }
+    let mut at_home = Vec::new();
+    for (sql, end) in told {
+        let outcome = asked.project.weir(&["sql", "-v", "--format", "csv", "-c", sql]);
+        assert_eq!(outcome.code == 0, end.is_ok(), "{outcome}");
+        at_home.extend(statements(&outcome.stderr));
+    }
+    assert_eq!(at_home, expected("local prompt"));
     asked.end();
 }
 
