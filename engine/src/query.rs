@@ -159,6 +159,8 @@ pub struct TableName {
     pub schema: String,
     /// The table, or the step.
     pub table: String,
+    /// Whether its rows are made when they are asked for: a live database's view, or a table of `weir.`.
+    pub is_view: bool,
     /// Its columns.
     pub columns: Vec<Column>,
 }

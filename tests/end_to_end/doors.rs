@@ -271,6 +271,68 @@ fn a_statement_is_logged_with_who_what_rows_time_and_outcome_through_four_doors(
 }
 
 #[test]
+fn a_view_is_a_view_in_all_that_tells_of_tables() {
+    let Some(pg) = fresh_database(Kind::Postgres) else { return };
+    pg.execute(&[
+        "create table planes (id int primary key, year int)",
+        "create view old as select * from planes where year < 2000",
+        "create materialized view counted as select count(*) as n from planes",
+    ]);
+    let (project, connections) = project(&[("crm", &pg)]);
+    let Some(mut asked) = Asked::start(project, &connections, &[("ann", "sql,connections")]) else { return };
+    // Schema, table and kind, by what each calls the two kinds.
+    let told = |rows: &Value, from: usize, table: &str, view: &str| {
+        let rows = rows.as_array().unwrap_or_else(|| panic!("no rows: {rows}"));
+        // A schema without tables is there by its own name alone.
+        let mut told: Vec<[String; 3]> = rows
+            .iter()
+            .filter(|row| row.as_array().is_some_and(|row| row.len() > from + 2))
+            .map(|row| {
+                let text = |at: usize| row[from + at].as_str().unwrap_or_else(|| panic!("no text: {row}")).to_owned();
+                let [schema, name, kind] = [0, 1, 2].map(text);
+                let kind = match kind {
+                    kind if kind == table => "table",
+                    kind if kind == view => "view",
+                    kind => panic!("{schema}.{name} is {kind}"),
+                };
+                [schema, name, kind.to_owned()]
+            })
+            .collect();
+        told.sort();
+        told
+    };
+    let mut all = Vec::new();
+    for catalog in ["lake", "crm", "quarantine"] {
+        let information = format!(
+            "select table_schema, table_name, table_type from information_schema.tables \
+             where table_catalog = '{catalog}' and table_schema <> 'information_schema'"
+        );
+        let information = told(&asked.sql("http", &information)["rows"], 0, "BASE TABLE", "VIEW");
+        let classes = "select n.nspname, c.relname, c.relkind from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+                       where n.nspname not in ('information_schema', 'pg_catalog')";
+        let classes = asked.op(&json!({ "door": "postgres", "database": catalog, "sql": classes }));
+        assert_eq!(told(&classes["rows"], 0, "r", "v"), information, "{catalog}");
+        let objects = asked.op(&json!({ "op": "adbc_objects", "depth": "tables", "catalog": catalog }));
+        assert_eq!(told(&objects["objects"], 1, "TABLE", "VIEW"), information, "{catalog}");
+        all.extend(information.into_iter().map(|[schema, name, kind]| format!("{catalog}.{schema}.{name} {kind}")));
+    }
+    let own = ["books", "columns", "failing_rows", "intervals", "queries", "runs", "schedules", "steps", "tasks"];
+    let mut expected = vec![
+        "lake.shop.orders table".to_owned(),
+        "lake.shop.people table".to_owned(),
+        "crm.public.counted view".to_owned(),
+        "crm.public.old view".to_owned(),
+        "crm.public.planes table".to_owned(),
+        "quarantine.shop.people table".to_owned(),
+    ];
+    expected.extend(own.map(|name| format!("lake.weir.{name} view")));
+    expected.sort();
+    all.sort();
+    assert_eq!(all, expected);
+    asked.end();
+}
+
+#[test]
 fn an_answer_is_given_again_until_there_is_a_newer_commit() {
     let project = Project::new();
     // Texts that are long enough for their page of the file to be larger than any answer that is kept.

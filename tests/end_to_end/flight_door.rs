@@ -79,7 +79,7 @@ fn adbc_and_pyarrow_ask_list_describe_and_prepare() {
     let none = asked.op(&json!({ "op": "adbc_objects", "depth": "tables", "catalog": "lake", "db_schema": "shop", "table_name": "x%" }));
     assert_eq!(none["objects"], json!([]));
     let about = asked.op(&json!({ "op": "adbc_about", "catalog": "lake", "schema": "shop", "table": "people" }));
-    assert_eq!((&about["info"]["vendor_name"], &about["types"]), (&json!("weir"), &json!(["TABLE"])), "{about}");
+    assert_eq!((&about["info"]["vendor_name"], &about["types"]), (&json!("weir"), &json!(["TABLE", "VIEW"])), "{about}");
     assert_eq!(about["columns"], columns);
 
     // There are no keys, and that is said with no rows.

@@ -2,8 +2,8 @@
 
   doors.py CONFIG       CONFIG is JSON: {"users": {NAME: TOKEN}, "http": ADDRESS, "postgres": ADDRESS, "flight": ADDRESS, "weir": PROGRAM, "root": FOLDER}
 
-Each line of standard input is a request, each line of standard output its answer. A request has a `door` and `sql`, perhaps `parameters`, `user`
-and `seconds`; its answer has `columns` and `rows`, or an `error`. Or it has an `op`, which is a function here whose name ends in `_op`.
+Each line of standard input is a request, each line of standard output its answer. A request has a `door` and `sql`, perhaps `parameters`, `user`,
+`database` (of Postgres) and `seconds`; its answer has `columns` and `rows`, or an `error`. Or it has an `op`, which is a function here whose name ends in `_op`.
 
 Rows are in one normal form, whichever door they come through: a value is the text of what it is (numbers digit by digit, floats as the shortest text
 that reads back the same, instants in UTC to the microsecond, bytes in hexadecimal), nulls are null, lists are lists.
@@ -121,11 +121,12 @@ def prompt(request):
 def postgres(request):
     import psycopg
     user, token = token_of(request)
-    key = ("postgres", user)
+    database = request.get("database", "lake")
+    key = ("postgres", user, database)
     try:
         if key not in OPEN or OPEN[key].closed:
             host, port = CONFIG["postgres"].rsplit(":", 1)
-            OPEN[key] = psycopg.connect(host=host, port=port, user=user, password=token, dbname="lake", autocommit=True, connect_timeout=20,
+            OPEN[key] = psycopg.connect(host=host, port=port, user=user, password=token, dbname=database, autocommit=True, connect_timeout=20,
                                         cursor_factory=psycopg.RawCursor, sslmode="disable")
         cursor = OPEN[key].cursor()
         cursor.execute(request["sql"], request.get("parameters") or None)

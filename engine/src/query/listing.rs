@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, Schema};
-use datafusion::{catalog::TableProvider, common::TableReference};
+use datafusion::{catalog::TableProvider, common::TableReference, datasource::TableType};
 use weir_pipelines::Diagnostic;
 
 use super::{Session, TableName};
@@ -28,10 +28,12 @@ impl Session {
                 names.sort();
                 for table in names {
                     let opened = provider.table(&table).await.ok().flatten();
+                    let kind = provider.table_type(&table).await.ok().flatten();
                     tables.push(TableName {
                         catalog: catalog.clone(),
                         schema: schema.clone(),
                         columns: opened.map(|table| columns(&table.schema())).unwrap_or_default(),
+                        is_view: kind == Some(TableType::View),
                         table,
                     });
                 }

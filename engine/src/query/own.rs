@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::{
     catalog::{MemTable, SchemaProvider, TableProvider, streaming::StreamingTable},
+    datasource::TableType,
     error::Result as DfResult,
 };
 
@@ -51,6 +52,11 @@ impl SchemaProvider for Own {
 
     fn table_exist(&self, name: &str) -> bool {
         TABLES.contains(&name)
+    }
+
+    /// Their rows are made when they are asked for. Nothing is read for it.
+    async fn table_type(&self, name: &str) -> DfResult<Option<TableType>> {
+        Ok(self.table_exist(name).then_some(TableType::View))
     }
 
     async fn table(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>> {

@@ -451,7 +451,14 @@ impl Told {
                 let row = |name: String| vec![("oid", n(self.schema_number(&name))), ("nspname", s(name)), ("nspowner", n(OWNER))];
                 self.schemas().into_iter().map(row).collect()
             }
-            Kind::Class => self.tables().iter().map(|(schema, table)| self.class(schema, table)).collect(),
+            Kind::Class => {
+                let mut rows = Vec::new();
+                for (schema, table) in self.tables() {
+                    let kind = self.relkind(&schema, &table).await;
+                    rows.push(self.class(&schema, &table, kind));
+                }
+                rows
+            }
             Kind::Tables => {
                 let row = |(schema, table): (String, String)| {
                     let flags = ["hasindexes", "hasrules", "hastriggers", "rowsecurity"].map(|name| (name, b(false)));
@@ -473,10 +480,18 @@ impl Told {
         }
     }
 
-    fn class(&self, schema: &str, table: &str) -> Row {
+    /// `v` of a view, as its schema has it, else `r`. No table is opened for it that is listed.
+    async fn relkind(&self, schema: &str, table: &str) -> &'static str {
+        let is_view = match (schema, self.catalog.schema(schema)) {
+            ("information_schema", _) => true,
+            ("pg_catalog", _) | (_, None) => false,
+            (_, Some(provider)) => matches!(provider.table_type(table).await, Ok(Some(TableType::View))),
+        };
+        if is_view { "v" } else { "r" }
+    }
+
+    fn class(&self, schema: &str, table: &str, kind: &str) -> Row {
         let number = self.table_number(schema, table);
-        // What Weir makes up while it is asked is a view.
-        let kind = if matches!(schema, "weir" | "information_schema") { "v" } else { "r" };
         let zeros = [
             "reltype",
             "reloftype",

@@ -145,7 +145,7 @@ mod tests {
     fn named(name: &str) -> TableName {
         let parts: Vec<&str> = name.split('.').collect();
         let column = Column { name: "carrier".into(), r#type: "text".into(), nullable: true };
-        TableName { catalog: parts[0].into(), schema: parts[1].into(), table: parts[2].into(), columns: vec![column] }
+        TableName { catalog: parts[0].into(), schema: parts[1].into(), table: parts[2].into(), is_view: false, columns: vec![column] }
     }
 
     fn all() -> Vec<TableName> {

@@ -18,8 +18,10 @@ use super::encode;
 
 /// A table's columns are waited for this long: one that cannot be reached is listed without.
 const LOOK: Duration = Duration::from_secs(5);
-/// The one kind there is.
+/// What keeps its rows.
 const TABLE: &str = "TABLE";
+/// What makes them when they are asked for.
+const VIEW: &str = "VIEW";
 
 /// The catalogues.
 pub fn catalogs(session: &Session, command: CommandGetCatalogs) -> Result<RecordBatch, Failure> {
@@ -50,18 +52,19 @@ pub async fn tables(session: &Session, command: CommandGetTables) -> Result<Reco
     let empty = Schema::empty();
     let mut names = CommandGetTables { include_schema: false, ..command.clone() }.into_builder();
     for table in session.tables().await? {
-        names.append(table.catalog, table.schema, table.table, TABLE, &empty).map_err(|error| failed(&error))?;
+        let kind = if table.is_view { VIEW } else { TABLE };
+        names.append(table.catalog, table.schema, table.table, kind, &empty).map_err(|error| failed(&error))?;
     }
     let names = names.build().map_err(|error| failed(&error))?;
     if !command.include_schema {
         return Ok(names);
     }
     let mut builder = command.into_builder();
-    let [catalogs, schemas, tables] = [0, 1, 2].map(|column| names.column(column).as_string::<i32>());
+    let [catalogs, schemas, tables, kinds] = [0, 1, 2, 3].map(|column| names.column(column).as_string::<i32>());
     for row in 0..names.num_rows() {
-        let [catalog, schema, table] = [catalogs, schemas, tables].map(|column| column.value(row));
+        let [catalog, schema, table, kind] = [catalogs, schemas, tables, kinds].map(|column| column.value(row));
         let columns = columns(session, TableReference::full(catalog, schema, table)).await;
-        builder.append(catalog, schema, table, TABLE, &columns).map_err(|error| failed(&error))?;
+        builder.append(catalog, schema, table, kind, &columns).map_err(|error| failed(&error))?;
     }
     builder.build().map_err(|error| failed(&error))
 }
@@ -76,7 +79,7 @@ async fn columns(session: &Session, table: TableReference) -> SchemaRef {
 
 /// The kinds of tables.
 pub fn table_types() -> Result<RecordBatch, Failure> {
-    let kinds = StringArray::from(vec![TABLE]);
+    let kinds = StringArray::from(vec![TABLE, VIEW]);
     RecordBatch::try_new(table_types_schema(), vec![Arc::new(kinds)]).map_err(|error| failed(&error.into()))
 }
 
