@@ -1,6 +1,9 @@
 //! The tables of `weir.`: what Weir remembers, as rows. The latest of each, newest first.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow::{
     array::{BooleanArray, RecordBatch, StringArray, UInt64Array},
@@ -15,7 +18,7 @@ use datafusion::{
 };
 
 use weir_connectors::lake::Tables;
-use weir_pipelines::Saved;
+use weir_pipelines::{Saved, Schedule, units};
 
 use super::external;
 use crate::{
@@ -72,30 +75,35 @@ impl SchemaProvider for Own {
             let saved = tokio::task::spawn_blocking(move || files.map(|files| files.queries().0).unwrap_or_default()).await;
             return table(queries_table(&saved.unwrap_or_default())?);
         }
-        if matches!(name, "steps" | "columns") {
+        if matches!(name, "steps" | "columns" | "schedules") {
             let files = self.files.clone();
             let pipelines = tokio::task::spawn_blocking(move || files.map(|files| files.look().pipelines).unwrap_or_default()).await;
             let pipelines = pipelines.unwrap_or_default();
             return match name {
                 "steps" => table(steps_table(&pipelines)?),
+                "schedules" => {
+                    let standings = match self.workspace.existing_history().await.map_err(external)? {
+                        Some(history) => history.standings().await.map_err(external)?,
+                        None => BTreeMap::new(),
+                    };
+                    table(schedules_table(&pipelines, &standings, (self.workspace.clock)())?)
+                }
                 _ => table(columns::table(&self.workspace, &self.lake, &pipelines).await?),
             };
         }
         let history = self.workspace.existing_history().await.map_err(external)?;
-        let (mut runs, mut tasks, mut standings) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let (mut runs, mut tasks) = (Vec::new(), Vec::new());
         if let Some(history) = history {
             match name {
                 "runs" | "books" => runs = history.runs(None, ROWS_MAX).await.map_err(external)?,
-                "tasks" | "intervals" => tasks = history.tasks(None, ROWS_MAX).await.map_err(external)?,
-                _ => standings = history.standings().await.map_err(external)?,
+                _ => tasks = history.tasks(None, ROWS_MAX).await.map_err(external)?,
             }
         }
         table(match name {
             "runs" => runs_table(&runs)?,
             "books" => books_table(&runs)?,
             "tasks" => tasks_table(&tasks)?,
-            "intervals" => intervals_table(&tasks)?,
-            _ => schedules_table(&standings)?,
+            _ => intervals_table(&tasks)?,
         })
     }
 }
@@ -240,16 +248,32 @@ fn tasks_table(tasks: &[Task]) -> DfResult<RecordBatch> {
     ])
 }
 
-fn schedules_table(standings: &BTreeMap<String, Standing>) -> DfResult<RecordBatch> {
-    let instant = |of: fn(&Standing) -> DateTime<Utc>| instants(standings.values().map(|standing| Some(stamp(of(standing)))).collect());
-    let pause = |of: fn(&Pause) -> &str| {
-        Arc::new(StringArray::from(standings.values().map(|standing| standing.pause.as_ref().map(of)).collect::<Vec<_>>())) as _
+/// What runs by itself, and how far it has come. A schedule that no server has seen has come nowhere; one that is no longer written is there by
+/// what was made of it.
+fn schedules_table(pipelines: &Pipelines, standings: &BTreeMap<String, Standing>, now: DateTime<Utc>) -> DfResult<RecordBatch> {
+    let scheduled = pipelines.iter().filter(|(_, pipeline)| pipeline.schedule.is_some()).map(|(name, _)| name);
+    let names: BTreeSet<&String> = scheduled.chain(standings.keys()).collect();
+    let schedule_of = |name: &String| pipelines.get(name).and_then(|pipeline| pipeline.schedule.as_ref());
+    let rows: Vec<(&String, Option<&Schedule>, Option<&Standing>)> =
+        names.into_iter().map(|name| (name, schedule_of(name), standings.get(name))).collect();
+    let text = |of: fn(&Schedule) -> Option<String>| {
+        Arc::new(rows.iter().map(|(_, schedule, _)| schedule.and_then(of)).collect::<StringArray>()) as _
     };
+    let instant = |of: fn(&Standing) -> DateTime<Utc>| {
+        instants(rows.iter().map(|(_, _, standing)| standing.map(|standing| stamp(of(standing)))).collect())
+    };
+    let pauses: Vec<Option<&Pause>> = rows.iter().map(|(_, _, standing)| standing.and_then(|standing| standing.pause.as_ref())).collect();
+    let pause = |of: fn(&Pause) -> &str| Arc::new(StringArray::from(pauses.iter().map(|pause| pause.map(of)).collect::<Vec<_>>())) as _;
+    let next = rows.iter().map(|(_, schedule, _)| schedule.and_then(|schedule| schedule.next_after(now)).map(stamp)).collect();
     batch(vec![
-        ("pipeline", Arc::new(StringArray::from_iter_values(standings.keys()))),
+        ("pipeline", Arc::new(StringArray::from_iter_values(rows.iter().map(|(name, _, _)| name)))),
+        ("cron", text(|schedule| schedule.cron.as_ref().map(|cron| cron.text().to_owned()))),
+        ("every", text(|schedule| schedule.every.map(units::shown))),
+        ("timezone", text(|schedule| Some(schedule.timezone.name().to_owned()))),
+        ("next_at", instants(next)?),
         ("since", instant(|standing| standing.since)?),
         ("covered", instant(|standing| standing.covered)?),
-        ("paused_at", instants(standings.values().map(|standing| standing.pause.as_ref().map(|pause| pause.at.clone())).collect())?),
+        ("paused_at", instants(pauses.iter().map(|pause| pause.map(|pause| pause.at.clone())).collect())?),
         ("paused_by", pause(|pause| pause.by.as_str())),
         ("pause_reason", pause(|pause| pause.reason.as_str())),
     ])
