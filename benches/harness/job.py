@@ -14,7 +14,7 @@ from harness.measure import Failed, measure
 from harness.needs import BENCH, PEERS, PROGRAMS, WORK, free, python
 
 MEMORY = "256MB"  # Weir's limit, and DuckDB's
-SLOW = 60  # seconds from which a peer runs once
+SLOW = 30  # seconds from which a peer runs once; twice as many where scale is large
 BIG = 2  # scales above are for Weir, its limits and few peers
 TENFOLD = 10  # the scale beside which Weir takes its turns with a tenth of the rows, too
 GROWTH = BENCH / "growth.json"
@@ -61,6 +61,7 @@ class Job:
         self.bench, self.scale, self.data, self.work = bench, scale, bench.data(scale), WORK / f"{scale:g}"
         self.stack, self.servers, self.programs, self.facts, self.notes = contextlib.ExitStack(), [], [], {}, []
         self.big = big or scale > BIG
+        self.slow = SLOW * 2 if self.big else SLOW
         # How time and memory grow is seen where both amounts of rows take turns: the machine is not always as fast.
         self.tenth = type(self)(bench, scale / 10, big=True) if self.scaled and scale == TENFOLD else None
 
@@ -185,7 +186,7 @@ class Job:
                     continue
                 if counts or not (program.peer and self.warms == "own"):
                     one = job.attempt(program, ("" if job is self else ", a tenth of the rows") + ("" if counts else ", warming"))
-                    if one and program.peer and one.seconds > SLOW:
+                    if one and program.peer and one.seconds > self.slow:
                         # One run of a slow peer is enough: it warms nobody.
                         slow.add(program.name)
                         counts = True
@@ -201,7 +202,7 @@ class Job:
         runs = [run for program in self.programs for run in program.runs]
         others = [run.others for run in runs]
         yield (
-            f"{self.what} Medians of {self.bench.runs} runs, the programs in turn (a peer that takes more than {SLOW} s ran once); what arrived was "
+            f"{self.what} Medians of {self.bench.runs} runs, the programs in turn (a peer that takes more than {self.slow} s ran once); what arrived was "
             f"counted and summed each time. Weir's memory limit is {MEMORY}."
         )
         if others:

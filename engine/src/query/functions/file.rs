@@ -60,9 +60,7 @@ pub(super) async fn open(inner: &Inner, session: &SessionContext, call: &Call, t
     let settings = settings(call, text)?;
     let paths = paths(&settings);
     let through_port = inner.who.door != Door::Prompt;
-    if through_port
-        && let Some(path) = paths.iter().find(|path| !is_open(path))
-    {
+    if through_port && let Some(path) = paths.iter().find(|path| !is_open(path)) {
         let refused = Diagnostic::error("not-allowed", format!("the file \"{path}\" is not open to who asks through a port")).at(
             &text.file,
             call.span.clone(),
