@@ -42,6 +42,10 @@ use crate::error::{Error, Result};
 const FILE: &str = "__weir_file";
 /// One part in so many of the memory limit that a join may hold as a hash table; beyond it, rows are sorted, which can spill.
 const HASHED_SHARE: u64 = 24;
+/// The same where the table holds nothing but keys of a fixed width, so that its size is known.
+const KEYS_SHARE: u64 = 8;
+/// What such a key takes in it, besides its values.
+const KEY_BYTES: u64 = 48;
 
 /// Works out what `load` does to `table` (none: it is to be made). `direct`: staged files may be added as they are.
 pub(super) async fn rewrite(
@@ -52,7 +56,12 @@ pub(super) async fn rewrite(
     direct: bool,
     changes: &mut publish::Changes,
 ) -> Result<()> {
-    let work = Work { load, fit, cx: session(load, staged), staged: load.state.columns()? };
+    let columns = load.state.columns()?;
+    let keys = session(load, |limit| match keys_bytes(load, &columns, staged) {
+        Some(bytes) => bytes < limit / KEYS_SHARE,
+        None => are_few(staged, limit),
+    });
+    let work = Work { load, fit, cx: session(load, |limit| are_few(staged, limit)), keys, staged: columns };
     match load.state.mode()? {
         Mode::Snapshot => work.snapshot(table, staged, changes).await,
         _ => work.merge(table, staged, direct, changes).await,
@@ -61,7 +70,7 @@ pub(super) async fn rewrite(
 
 /// The first key column of staged files that holds a null.
 pub(super) async fn null_key(load: &LakeLoad, staged: &[Add]) -> Result<Option<String>> {
-    let cx = session(load, staged);
+    let cx = session(load, |limit| are_few(staged, limit));
     for key in &load.state.key {
         let rows = read_staged(&cx, load, staged)?.filter(ident(key).is_null()).and_then(|rows| rows.limit(0, Some(1)));
         if rows.map_err(from_datafusion)?.count().await.map_err(from_datafusion)? > 0 {
@@ -73,7 +82,7 @@ pub(super) async fn null_key(load: &LakeLoad, staged: &[Add]) -> Result<Option<S
 
 /// A key that staged files hold more than once, as text.
 pub(super) async fn duplicate_key(load: &LakeLoad, staged: &[Add]) -> Result<Option<String>> {
-    let cx = session(load, staged);
+    let cx = session(load, |limit| are_few(staged, limit));
     let keys: Vec<Expr> = load.state.key.iter().map(ident).collect();
     let found = async {
         let rows = read_staged_df(&cx, load, staged)?.select(keys.clone())?;
@@ -93,16 +102,26 @@ pub(super) async fn duplicate_key(load: &LakeLoad, staged: &[Add]) -> Result<Opt
     Ok(Some(parts.join(", ")))
 }
 
-fn session(load: &LakeLoad, staged: &[Add]) -> SessionContext {
-    let bytes: u64 = staged.iter().map(|add| add.size.unsigned_abs()).sum();
+/// Whether a hash table of all staged rows fits beside the rest.
+fn are_few(staged: &[Add], limit: u64) -> bool {
+    staged.iter().map(|add| add.size.unsigned_abs()).sum::<u64>() < limit / HASHED_SHARE
+}
+
+/// What a hash table of the keys of staged rows takes. None where that depends on the values.
+fn keys_bytes(load: &LakeLoad, columns: &[Column], staged: &[Add]) -> Option<u64> {
+    let widths = load.state.key.iter().map(|key| columns.iter().find(|column| column.name == *key)?.lake.primitive_width());
+    let width = widths.sum::<Option<usize>>()? as u64;
+    Some(staged.iter().map(super::stats::rows).sum::<u64>().saturating_mul(width + KEY_BYTES))
+}
+
+/// A session whose joins hash where `hashes`, which is given the memory limit, says that this fits.
+fn session(load: &LakeLoad, hashes: impl FnOnce(u64) -> bool) -> SessionContext {
     let partitions = load.cx.partitions.max(1);
     let mut config = SessionConfig::new().with_target_partitions(partitions).with_batch_size(load.cx.batch_rows.max(1));
     if let MemoryLimit::Finite(limit) = load.cx.runtime.memory_pool.memory_limit() {
         // Each sort sets some memory aside to merge what it spilled; several run at once, and all of them need to start.
         let aside = (limit / (16 * partitions)).clamp(64 << 10, 10 << 20);
-        config = config
-            .with_sort_spill_reservation_bytes(aside)
-            .set_bool("datafusion.optimizer.prefer_hash_join", bytes < limit as u64 / HASHED_SHARE);
+        config = config.with_sort_spill_reservation_bytes(aside).set_bool("datafusion.optimizer.prefer_hash_join", hashes(limit as u64));
     }
     if load.place.local.is_none() {
         load.cx.runtime.register_object_store(load.place.store_url().as_ref(), load.place.store.clone());
@@ -123,6 +142,8 @@ struct Work<'a> {
     load: &'a LakeLoad,
     fit: &'a Fit,
     cx: SessionContext,
+    /// For joins that hold keys alone.
+    keys: SessionContext,
     /// The columns of staged files.
     staged: Vec<Column>,
 }
@@ -322,7 +343,7 @@ impl Work<'_> {
     /// The keys of staged rows as k0, k1, …
     fn keys_of(&self, staged: &[Add]) -> DataFusionResult<DataFrame> {
         let keys = self.load.state.key.iter().enumerate().map(|(index, key)| ident(key).alias(format!("k{index}")));
-        read_staged_df(&self.cx, self.load, staged)?.select(keys.collect::<Vec<_>>())
+        read_staged_df(&self.keys, self.load, staged)?.select(keys.collect::<Vec<_>>())
     }
 
     /// The table's own key columns.
