@@ -179,8 +179,7 @@ class Job:
                     program.failure = f"could not be installed: {why}"
         slow = set()
         for at in range(self.bench.runs + (self.warms != "none" and not self.bench.quick)):
-            turns = [(job, program) for job in (self.tenth, self) if job for program in job.programs]
-            for job, program in turns:
+            for job, program in self.turns():
                 counts = self.bench.quick or self.warms == "none" or at > 0
                 if program.failure or (program.peer and program.name in slow and program.runs):
                     continue
@@ -194,6 +193,14 @@ class Job:
                         program.runs.append(one)
                     elif one:
                         job.warmed(program)
+
+    def turns(self):
+        """Whose turn it is, one after the other: with a tenth of the rows right before all of them."""
+        tenth = iter(self.tenth.programs if self.tenth else [])
+        for program in self.programs:
+            if program in self.mine() and (small := next(tenth, None)):
+                yield self.tenth, small
+            yield self, program
 
     def section(self):
         """The lines of RESULTS.md."""
@@ -252,9 +259,10 @@ class Job:
             return
         known = json.loads(GROWTH.read_text()) if GROWTH.exists() else {}
         for all_rows, tenth in zip(self.mine(), self.tenth.programs, strict=True):
-            if all_rows.runs and tenth.runs:
+            known.pop(key := f"{self.title}: {all_rows.name}", None)
+            if all_rows.runs and tenth.runs and not all_rows.failure and not tenth.failure:
                 figures = [[one.median(), max(run.memory for run in one.runs)] for one in (tenth, all_rows)]
-                known[f"{self.title}: {all_rows.name}"] = [*figures, results.commit()]
+                known[key] = [*figures, results.commit()]
         GROWTH.write_text(json.dumps(known, indent=1))
 
 

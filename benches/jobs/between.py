@@ -83,9 +83,9 @@ class Incremental(FromPostgres):
     name, title = "incremental", "Postgres → lake, one row in a hundred changed"
     room, warms = 7.5, "none"
 
-    def why_not(self):
+    def need(self):
         self.room = 2.6 if self.big else self.room
-        return super().why_not()
+        return super().need()
 
     def left_out_here(self):
         few = "dlt, ingestr and Sling at this scale. " if self.big else ""

@@ -50,9 +50,9 @@ class IntoPostgres(Into):
     def wants(self):
         return [".parquet"] if self.big else self.inputs
 
-    def why_not(self):
+    def need(self):
         self.room = 1.2 if self.big else self.room
-        return super().why_not()
+        return super().need()
 
     def ready(self):
         super().ready()

@@ -2,16 +2,23 @@
 
 use std::process::ExitCode;
 
-/// Lets what is freed go back to the system, where it would count as the command's memory: docs/decisions/014-allocator.md.
+/// Lets what is freed go back to the system, as it would count as the command's memory: docs/decisions/014-allocator.md. What the environment
+/// says of it has been read before, and holds.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn give_memory_back() {
     /// Larger pieces are mapped for themselves, and unmapped when they are freed.
     const MAPPED_BYTES: libc::c_int = 256 << 10;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    // SAFETY: it changes settings of the C library's malloc and takes numbers alone; no other thread runs yet.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES);
-        libc::mallopt(libc::M_ARENA_MAX, libc::c_int::try_from(processors).unwrap_or(libc::c_int::MAX));
+    let arenas = libc::c_int::try_from(processors).unwrap_or(libc::c_int::MAX);
+    for (variable, setting, value) in
+        [("MALLOC_MMAP_THRESHOLD_", libc::M_MMAP_THRESHOLD, MAPPED_BYTES), ("MALLOC_ARENA_MAX", libc::M_ARENA_MAX, arenas)]
+    {
+        if std::env::var_os(variable).is_none() && std::env::var_os("GLIBC_TUNABLES").is_none() {
+            // SAFETY: it changes a setting of the C library's malloc and takes numbers alone; no other thread runs yet.
+            unsafe {
+                libc::mallopt(setting, value);
+            }
+        }
     }
 }
 

@@ -283,7 +283,7 @@ impl ClickhouseLoad {
         let version = version(&db, &place, existing, cx, mark).await?;
         let attaches = attaches(existing, fit, rules.mode);
         let comment = quote::literal(&format!("weir run {}, sink {}", cx.run, rules.step));
-        let (mut stage, next, expires) = match (&fit.new, existing) {
+        let (stage, next, expires) = match (&fit.new, existing) {
             (None, Some(existing)) => {
                 // A next table without the hidden column can still take over parts of a target that has none either.
                 let set = match (existing.versioned(), attaches) {
@@ -307,9 +307,6 @@ impl ClickhouseLoad {
             }
             (None, None) => return Err(Error::weir("clickhouse-load", "rows fit neither a table nor none")),
         };
-        if facts.patient {
-            stage.alterations.push(format!("modify setting min_parts_to_merge_at_once = {MERGED_PARTS}"));
-        }
         let state = State {
             connection: rules.settings.connection.clone(),
             step: rules.step.clone(),
@@ -386,7 +383,22 @@ impl ClickhouseLoad {
 
     /// Makes the stage, once.
     async fn staged(&self) -> Result<()> {
-        self.made.get_or_try_init(|| async { self.make(&self.state.stage, &self.state.stage_table()).await }).await.map(drop)
+        let make = || async {
+            let stage = self.state.stage_table();
+            self.make(&self.state.stage, &stage).await?;
+            self.merge_late(&self.state.own(&stage)).await;
+            Ok(())
+        };
+        self.made.get_or_try_init(make).await.map(drop)
+    }
+
+    /// Has few parts of the stage merged meanwhile. Where the server is too old to know the setting, or the user may not alter it, all are.
+    async fn merge_late(&self, staged: &str) {
+        let sql = format!("alter table {staged} modify setting min_parts_to_merge_at_once = {MERGED_PARTS}");
+        let done = async { self.db().await?.run(&sql, &[], &self.state.request()).await };
+        if let Err(error) = done.await {
+            tracing::debug!(%error, "the server merges the staged parts as it sees fit");
+        }
     }
 
     /// Stages the rows of several streams. Each stream's stay in their order, so that what comes sorted need not be sorted again.

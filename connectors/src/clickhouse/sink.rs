@@ -15,8 +15,8 @@
 //! its parts to the target (`append`, `merge`), or exchanges the target for the next table, built beside it (`replace`, `delete_insert`,
 //! `snapshot`), or renames the next table where there was none. All of this moves metadata, not rows. A ledger table `weir_load` in the target's
 //! database notes what was published. A hidden column `_weir_version` (`MATERIALIZED`, so `select *` and `insert` do not see it) says
-//! which load a row came with; a table that lacks it gains it. A server that knows how leaves fewer than 64 parts of a stage unmerged: the
-//! target merges them after the run, and until then merging would take processor time from loading.
+//! which load a row came with; a table that lacks it gains it. A server that knows how, and lets the user say so, leaves fewer than 64
+//! parts of a stage unmerged: the target merges them after the run, and until then merging would take processor time from loading.
 //!
 //! **What a reader sees.** Never part of a load: the parts of one `ATTACH PARTITION ALL FROM` appear at once, and so does an exchanged table.
 //! Two exceptions are ClickHouse's own. A server that dies in the middle of attaching several parts may show some of them when it is

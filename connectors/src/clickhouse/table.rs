@@ -162,18 +162,13 @@ pub struct Facts {
     pub wide: bool,
     /// The server's zone is UTC.
     pub utc: bool,
-    /// A table may say how many parts are worth merging (older servers do not know the setting).
-    #[serde(default)]
-    pub patient: bool,
 }
 
 /// Asks about the server and the table. Fails with Blame::User where the table is none that Weir can load.
 pub async fn look(db: &Db, place: &Place) -> Result<(Facts, Option<Existing>)> {
     let database = [("d", place.database.clone())];
     let latest = "toDateTime64(253402300799, 0, 'UTC')";
-    let engine = "(select any(engine) from system.databases where name = {d:String})";
-    let patient = "(select count() from system.merge_tree_settings where name = 'min_parts_to_merge_at_once')";
-    let facts = db.row(&[latest, engine, patient], "", &database).await?;
+    let facts = db.row(&[latest, "(select any(engine) from system.databases where name = {d:String})"], "", &database).await?;
     let of = |index: usize| facts.get(index).map_or("", String::as_str);
     match of(1) {
         "Atomic" | "Replicated" | "Shared" => {}
@@ -187,7 +182,7 @@ pub async fn look(db: &Db, place: &Place) -> Result<(Facts, Option<Existing>)> {
             return Err(Error::user("database-engine", message).setting("table").help("load into a database of the engine Atomic"));
         }
     }
-    let known = Facts { wide: of(0).starts_with("9999"), utc: db.utc(), patient: of(2) == "1" };
+    let known = Facts { wide: of(0).starts_with("9999"), utc: db.utc() };
     let here = [("d", place.database.clone()), ("t", place.table.clone())];
     let described = ["uuid", "engine", "engine_full", "sorting_key", "partition_key"];
     let table = db.rows(&described, "from system.tables where database = {d:String} and name = {t:String}", &here).await?;

@@ -38,7 +38,7 @@ fn there(columns: &[(&str, &str)], engine: &str, sorting: &[&str]) -> Existing {
     }
 }
 
-const FACTS: Facts = Facts { wide: true, utc: true, patient: true };
+const FACTS: Facts = Facts { wide: true, utc: true };
 
 fn refused(rows: &[RowColumn], existing: Option<&Existing>, rules: &Rules) -> (&'static str, String) {
     let error = fit(rows, existing, rules, &FACTS).expect_err("it does not fit");

@@ -61,6 +61,8 @@ pub(super) async fn rewrite(
         Some(bytes) => bytes < limit / KEYS_SHARE,
         None => are_few(staged, limit),
     });
+    // It is the keys that are hashed, whatever is thought to be smaller: rows of the table have no known width.
+    keys.state_ref().write().config_mut().options_mut().optimizer.join_reordering = false;
     let work = Work { load, fit, cx: session(load, |limit| are_few(staged, limit)), keys, staged: columns };
     match load.state.mode()? {
         Mode::Snapshot => work.snapshot(table, staged, changes).await,

@@ -460,12 +460,16 @@ impl Told {
                 rows
             }
             Kind::Tables => {
-                let row = |(schema, table): (String, String)| {
+                let mut rows = Vec::new();
+                for (schema, table) in self.tables() {
+                    if self.relkind(&schema, &table).await == "v" {
+                        continue;
+                    }
                     let flags = ["hasindexes", "hasrules", "hastriggers", "rowsecurity"].map(|name| (name, b(false)));
                     let names = [("schemaname", s(schema)), ("tablename", s(table)), ("tableowner", s(&self.who.user))];
-                    names.into_iter().chain(flags).collect()
-                };
-                self.tables().into_iter().map(row).collect()
+                    rows.push(names.into_iter().chain(flags).collect());
+                }
+                rows
             }
             Kind::Attribute => self.attributes(wanted).await,
             Kind::Database => self.databases.iter().map(|name| database(name)).collect(),

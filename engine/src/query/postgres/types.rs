@@ -121,13 +121,14 @@ pub(super) const NAMES: &[(&str, u32)] = &[
 /// A type as Postgres' own `format_type` spells it; `modifier`: a column's, -1 where it has none, nothing where no column is meant.
 pub(super) fn spelt(oid: u32, modifier: Option<i32>) -> String {
     let given = modifier.filter(|modifier| *modifier >= 0);
-    let length = |name: &str| given.map_or_else(|| name.to_owned(), |modifier| format!("{name}({})", modifier - 4));
+    let bits = |name: &str| given.filter(|bits| *bits > 0).map_or_else(|| name.to_owned(), |bits| format!("{name}({bits})"));
+    let length = |name: &str| given.filter(|given| *given > 4).map_or_else(|| name.to_owned(), |given| format!("{name}({})", given - 4));
     let within = |name: &str, rest: &str| given.map_or_else(|| format!("{name}{rest}"), |digits| format!("{name}({digits}){rest}"));
     let name = match oid {
         oid::BPCHAR if modifier.is_some_and(|modifier| modifier < 0) => "bpchar",
         oid::BPCHAR => return length("character"),
         oid::VARCHAR => return length("character varying"),
-        oid::NUMERIC => match given {
+        oid::NUMERIC => match given.filter(|given| *given >= 4) {
             Some(modifier) => {
                 let (precision, scale) = (((modifier - 4) >> 16) & 0xffff, (((modifier - 4) & 0x7ff) ^ 1024) - 1024);
                 return format!("numeric({precision},{scale})");
@@ -154,7 +155,15 @@ pub(super) fn spelt(oid: u32, modifier: Option<i32>) -> String {
         oid::DATE => "date",
         oid::INTERVAL => "interval",
         oid::UUID => "uuid",
-        // Those of the columns of `pg_catalog`.
+        1266 => return within("time", " with time zone"),
+        1560 => return bits("bit"),
+        1562 => return bits("bit varying"),
+        // Those of the columns of `pg_catalog`, and others that clients look up.
+        0 => "-",
+        142 => "xml",
+        790 => "money",
+        869 => "inet",
+        2276 => "\"any\"",
         22 => "int2vector",
         24 => "regproc",
         27 => "tid",
@@ -297,6 +306,11 @@ mod tests {
             (oid::TIMESTAMPTZ, Some(3), "timestamp(3) with time zone"),
             (oid::TIME, Some(-1), "time without time zone"),
             (1002, Some(-1), "\"char\"[]"),
+            (1266, Some(-1), "time with time zone"),
+            (1562, Some(9), "bit varying(9)"),
+            (2276, None, "\"any\""),
+            (0, None, "-"),
+            (oid::NUMERIC, Some(0), "numeric"),
             (4_000_000, Some(-1), "???"),
         ] {
             assert_eq!(spelt(oid, modifier), name);
