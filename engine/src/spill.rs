@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    fs::File,
+    fs::{File, OpenOptions},
     io::{BufReader, BufWriter},
     path::Path,
     sync::Arc,
@@ -50,7 +50,9 @@ impl SpillWriter {
     pub fn create(runtime: &RuntimeEnv, schema: &SchemaRef, what: &str) -> Result<Self> {
         let file = runtime.disk_manager.create_tmp_file(what)?;
         let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
-        let handle = BufWriter::new(File::create(path(file.as_ref())?)?);
+        // Not truncated, though it is empty: some file systems write a file that was truncated to disk as it is closed, and such a one cannot go
+        // before it is written.
+        let handle = BufWriter::new(OpenOptions::new().write(true).open(path(file.as_ref())?)?);
         let writer = StreamWriter::try_new_with_options(handle, schema, options)?;
         Ok(Self { file, writer, schema: schema.clone(), rows: 0 })
     }

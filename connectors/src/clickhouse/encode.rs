@@ -18,7 +18,7 @@ use arrow::{
     ipc::writer::StreamEncoder,
     util::display::{FormatOptions, array_value_to_string},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::write_types::{Type, digits};
 use crate::error::{Error, Result};
@@ -93,30 +93,48 @@ fn wrong(what: &str, error: ArrowError) -> Error {
 }
 
 /// One Arrow stream: the body of one insert.
-pub struct Frames(StreamEncoder);
+pub struct Frames {
+    stream: StreamEncoder,
+    /// Buffers of pieces that were sent, to be filled again once nobody reads them any more.
+    sent: Vec<BytesMut>,
+}
+
+/// Buffers that are kept: pieces that may be on their way at once.
+const KEPT: usize = 4;
 
 impl Frames {
     /// Begins a stream.
     pub fn new(encoder: &Encoder) -> Result<Self> {
-        StreamEncoder::try_new(&encoder.schema).map(Self).map_err(|error| wrong("an Arrow stream cannot begin", error))
+        let stream = StreamEncoder::try_new(&encoder.schema).map_err(|error| wrong("an Arrow stream cannot begin", error))?;
+        Ok(Self { stream, sent: Vec::new() })
     }
 
     /// The bytes of one converted batch, those of the beginning before the first.
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<Bytes> {
-        self.0.encode(batch).map(|parts| together(&parts)).map_err(|error| wrong("a batch cannot be written", error))
+        let parts = self.stream.encode(batch).map_err(|error| wrong("a batch cannot be written", error))?;
+        Ok(together(&parts, &mut self.sent))
     }
 
     /// The bytes of the end.
-    pub fn end(self) -> Result<Bytes> {
-        self.0.finish().map(|parts| together(&parts)).map_err(|error| wrong("an Arrow stream cannot end", error))
+    pub fn end(mut self) -> Result<Bytes> {
+        let parts = self.stream.finish().map_err(|error| wrong("an Arrow stream cannot end", error))?;
+        Ok(together(&parts, &mut self.sent))
     }
 }
 
 /// One piece of many: each piece that is sent costs the server a turn.
-fn together(parts: &[Buffer]) -> Bytes {
-    let mut bytes = Vec::with_capacity(parts.iter().map(Buffer::len).sum());
-    parts.iter().for_each(|part| bytes.extend_from_slice(part));
-    bytes.into()
+fn together(parts: &[Buffer], sent: &mut Vec<BytesMut>) -> Bytes {
+    let size = parts.iter().map(Buffer::len).sum();
+    let mut piece = match sent.iter_mut().position(|buffer| buffer.try_reclaim(size)) {
+        Some(at) => sent.swap_remove(at),
+        // Room for pieces that are somewhat larger.
+        None => BytesMut::with_capacity(size + size / 4),
+    };
+    parts.iter().for_each(|part| piece.extend_from_slice(part));
+    let bytes = piece.split().freeze();
+    sent.truncate(KEPT - 1);
+    sent.push(piece);
+    bytes
 }
 
 /// How one column is converted.

@@ -206,3 +206,19 @@ fn a_stream_reads_back_whole_and_views_and_nulls_have_plain_layouts() {
     assert_eq!(convert(Arc::new(NullArray::new(2)), "Nullable(Int64)").expect("nulls").data_type(), &DataType::Int64);
     assert_eq!(convert(Arc::new(Float16Array::from(vec![None; 2])), "Nullable(Float32)").expect("floats").data_type(), &DataType::Float32);
 }
+
+#[test]
+fn a_piece_that_is_still_read_is_not_filled_again_and_one_that_is_not_is() {
+    let batch =
+        |value: i64| RecordBatch::try_from_iter([("x", Arc::new(Int64Array::from(vec![value; 1000])) as ArrayRef)]).expect("a batch");
+    let encoder = encoder(batch(0).column(0), "Int64", false, false).expect("an encoder");
+    let mut frames = Frames::new(&encoder).expect("a stream");
+    let mut next = |value: i64| frames.batch(&encoder.convert(&batch(value)).expect("converted")).expect("bytes");
+    let held: Vec<Bytes> = (0..10).map(&mut next).collect();
+    for (value, piece) in (0_i64..).zip(&held) {
+        assert!(piece.windows(8).filter(|bytes| **bytes == value.to_le_bytes()).count() >= 1000, "piece {value}");
+    }
+    let places: Vec<*const u8> = held.iter().map(|piece| piece.as_ptr()).collect();
+    drop(held);
+    assert!(places.contains(&next(10).as_ptr()));
+}
