@@ -477,6 +477,27 @@ async fn a_large_load_is_cut_into_files_and_adds_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_merge_of_rows_that_are_too_large_to_hash_hashes_their_keys() {
+    const LIMIT: usize = 32 << 20;
+    const ROWS: i64 = 20_000;
+    let rows = |from: i64, mark: &str| {
+        let noise = |id: i64| (0..25).map(move |at| format!("{:016x}", (id * 25 + at).wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64)));
+        let ids: ArrayRef = Arc::new((from..from + ROWS).map(Some).collect::<Int64Array>());
+        let names: ArrayRef =
+            Arc::new((from..from + ROWS).map(|id| Some(format!("{mark}{}", noise(id).collect::<String>()))).collect::<StringArray>());
+        batch(vec![("id", ids), ("name", names)])
+    };
+    let lake = Lake::new();
+    publish(&sink(), &cx(&lake.run(1), Mode::Merge), rows(0, "a")).await.expect("published");
+    let (load, sealed) = sealed(&sink(), &cx(&lake.run_within(2, LIMIT), Mode::Merge), rows(ROWS / 2, "b")).await.expect("sealed");
+    // Between the two: a key takes 56 bytes in a hash table.
+    assert!(sealed.bytes > LIMIT as u64 / 24 && ROWS as usize * 56 < LIMIT / 8, "{} bytes", sealed.bytes);
+    load.publish().await.expect("published");
+    let found = lake.query("select substr(name, 1, 1), count(*), min(id), max(id) from t group by 1", Version::Newest).await;
+    assert_eq!(found, ["a|10000|0|9999", "b|20000|10000|29999"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_load_makes_an_empty_table_and_then_no_versions() {
     let lake = Lake::new();
     publish(&sink(), &cx(&lake.run(1), Mode::Append), people(&[])).await.expect("published");
