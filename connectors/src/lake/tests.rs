@@ -477,7 +477,7 @@ async fn a_large_load_is_cut_into_files_and_adds_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_merge_of_rows_that_are_too_large_to_hash_hashes_their_keys() {
+async fn a_merge_whose_keys_may_be_hashed_and_whose_rows_may_not_adds_up() {
     const LIMIT: usize = 32 << 20;
     const ROWS: i64 = 20_000;
     let rows = |from: i64, mark: &str| {
