@@ -114,6 +114,8 @@ def measure(command, environment, servers=()):
         raise Failed(f"ended with {process.returncode} after {seconds:.0f} s: {last_words(said)}")
     # A program that times its own statement says so.
     told = re.search(r"(?m)^seconds ([0-9.]+)$", said)
+    # A server's process that ends with its connection is counted by its parent, once that has noticed.
+    time.sleep(0.2)
     client, server = usage.ru_utime + usage.ru_stime, sum(map(cpu, servers)) - before
     others = max(0, others - client - server) / (seconds * os.cpu_count())
     # What ends before the first look is known to the system.

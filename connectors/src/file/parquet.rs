@@ -5,7 +5,7 @@ use std::{collections::HashSet, io::Write};
 
 use arrow::{
     array::{Array, ArrayRef, RecordBatch},
-    datatypes::SchemaRef,
+    datatypes::{DataType, SchemaRef},
 };
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 use parquet::{
@@ -13,6 +13,7 @@ use parquet::{
         ArrowWriter,
         arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, compute_leaves},
     },
+    basic::Encoding,
     errors::{ParquetError, Result},
     file::{properties::WriterPropertiesBuilder, writer::SerializedFileWriter},
     schema::types::ColumnPath,
@@ -37,6 +38,7 @@ pub struct ParquetWriter<W: Write + Send> {
     schema: SchemaRef,
     /// A row group ends before it has taken more than this: what is held of it is as a rule less, being encoded and packed.
     group_bytes: usize,
+    delta_encodings: bool,
 }
 
 #[expect(clippy::large_enum_variant, reason = "there is one writer to a file")]
@@ -77,10 +79,10 @@ struct Ending {
 }
 
 impl<W: Write + Send> ParquetWriter<W> {
-    /// Starts a file of these columns. A row group takes rows of no more than `group_bytes`.
-    pub fn new(out: W, schema: &SchemaRef, properties: WriterPropertiesBuilder, group_bytes: usize) -> Self {
+    /// Starts a file of these columns. A row group takes rows of no more than `group_bytes`; what does not repeat is plain without `delta_encodings`.
+    pub fn new(out: W, schema: &SchemaRef, properties: WriterPropertiesBuilder, group_bytes: usize, delta_encodings: bool) -> Self {
         let stage = Stage::Sampling { out, properties, waiting: Vec::new(), rows: 0, bytes: 0 };
-        Self { stage: Some(stage), schema: schema.clone(), group_bytes }
+        Self { stage: Some(stage), schema: schema.clone(), group_bytes, delta_encodings }
     }
 
     /// Adds rows.
@@ -107,7 +109,11 @@ impl<W: Write + Send> ParquetWriter<W> {
         {
             for (at, field) in self.schema.fields().iter().enumerate() {
                 if !repeats(waiting.iter().map(|batch| batch.column(at))) {
-                    properties = properties.set_column_dictionary_enabled(ColumnPath::new(vec![field.name().clone()]), false);
+                    let column = ColumnPath::new(vec![field.name().clone()]);
+                    if let Some(encoding) = encoding(field.data_type()).filter(|_| self.delta_encodings) {
+                        properties = properties.set_column_encoding(column.clone(), encoding);
+                    }
+                    properties = properties.set_column_dictionary_enabled(column, false);
                 }
             }
             let (file, factory) = ArrowWriter::try_new(out, self.schema.clone(), Some(properties.build()))?.into_serialized_writer()?;
@@ -254,6 +260,25 @@ fn weight(rows: &RecordBatch) -> usize {
     rows.columns().iter().map(of).sum()
 }
 
+/// How values that do not repeat take less room, and less time to pack, than plain: numbers as differences from one to the next, each of no more
+/// bits than its block needs; texts apart from their lengths.
+fn encoding(data_type: &DataType) -> Option<Encoding> {
+    use DataType::{
+        Binary, BinaryView, Date32, Date64, Decimal32, Decimal64, Decimal128, Decimal256, Duration, LargeBinary, LargeUtf8, Time32, Time64,
+        Timestamp, Utf8, Utf8View,
+    };
+    match data_type {
+        _ if data_type.is_integer() => Some(Encoding::DELTA_BINARY_PACKED),
+        Date32 | Date64 | Time32(_) | Time64(_) | Timestamp(..) | Duration(_) => Some(Encoding::DELTA_BINARY_PACKED),
+        // Longer ones are stored as bytes.
+        Decimal32(digits, _) | Decimal64(digits, _) | Decimal128(digits, _) | Decimal256(digits, _) if *digits <= 18 => {
+            Some(Encoding::DELTA_BINARY_PACKED)
+        }
+        Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView => Some(Encoding::DELTA_LENGTH_BYTE_ARRAY),
+        _ => None,
+    }
+}
+
 /// Whether a column has its values several times over.
 fn repeats<'a>(parts: impl Iterator<Item = &'a ArrayRef>) -> bool {
     let (mut seen, mut hashes, mut rows) = (HashSet::new(), Vec::new(), 0);
@@ -279,7 +304,8 @@ mod tests {
 
     use arrow::{
         array::{Int64Array, ListArray, StringArray, StructArray},
-        datatypes::{DataType, Field, Int64Type, Schema},
+        compute::cast,
+        datatypes::{Field, Int64Type, Schema, TimeUnit},
     };
     use bytes::Bytes;
     use parquet::{arrow::arrow_reader::ParquetRecordBatchReaderBuilder, file::properties::WriterProperties};
@@ -304,8 +330,12 @@ mod tests {
     }
 
     async fn write(batches: &[RecordBatch], group_bytes: usize) -> Bytes {
+        write_so(batches, group_bytes, true).await
+    }
+
+    async fn write_so(batches: &[RecordBatch], group_bytes: usize, delta_encodings: bool) -> Bytes {
         let mut out = Vec::new();
-        let mut writer = ParquetWriter::new(&mut out, &batches[0].schema(), WriterProperties::builder(), group_bytes);
+        let mut writer = ParquetWriter::new(&mut out, &batches[0].schema(), WriterProperties::builder(), group_bytes, delta_encodings);
         for batch in batches {
             writer.write(batch).await.expect("written");
         }
@@ -330,10 +360,65 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn values_of_every_type_come_back_and_those_that_do_not_repeat_are_packed_for_it() {
+        let count: i64 = 5_000;
+        let numbers: ArrayRef = Arc::new((0..count).map(|n| (n % 7 != 3).then_some(n * n % 1_000_003 - 500_000)).collect::<Int64Array>());
+        let texts = cast(&numbers, &DataType::Utf8).expect("texts");
+        let small = cast(&numbers, &DataType::Int32).expect("numbers");
+        let times = cast(&(0..count).collect::<Int64Array>(), &DataType::Int32).expect("numbers");
+        let (differences, lengths) = (Some(Encoding::DELTA_BINARY_PACKED), Some(Encoding::DELTA_LENGTH_BYTE_ARRAY));
+        let cases = [
+            (&numbers, DataType::Int32, differences),
+            (&numbers, DataType::UInt32, differences),
+            (&numbers, DataType::Int64, differences),
+            (&numbers, DataType::UInt64, differences),
+            (&numbers, DataType::Float32, None),
+            (&numbers, DataType::Float64, None),
+            (&small, DataType::Date32, differences),
+            (&times, DataType::Time32(TimeUnit::Millisecond), differences),
+            (&numbers, DataType::Timestamp(TimeUnit::Microsecond, None), differences),
+            (&numbers, DataType::Duration(TimeUnit::Second), differences),
+            (&numbers, DataType::Decimal32(9, 2), differences),
+            (&numbers, DataType::Decimal64(18, 2), differences),
+            (&numbers, DataType::Decimal128(9, 2), differences),
+            (&numbers, DataType::Decimal128(18, 2), differences),
+            (&numbers, DataType::Decimal128(19, 2), None),
+            (&numbers, DataType::Decimal256(18, 2), differences),
+            (&numbers, DataType::Decimal256(40, 2), None),
+            (&texts, DataType::Utf8, lengths),
+            (&texts, DataType::LargeUtf8, lengths),
+            (&texts, DataType::Utf8View, lengths),
+            (&texts, DataType::Binary, lengths),
+            (&texts, DataType::LargeBinary, lengths),
+            (&texts, DataType::BinaryView, lengths),
+        ];
+        let named = cases.map(|(from, kind, encoding)| (kind.to_string(), cast(from, &kind).expect("cast"), encoding));
+        let ends = [i64::MIN, i64::MAX, 0, -1];
+        let far = (0..count).map(|n| ends[n as usize % 4] ^ (n / 4)).collect::<Int64Array>();
+        let few = (0..count).map(|n| Some(ends[n as usize % 4])).collect::<Int64Array>();
+        let more: [(String, ArrayRef, _); 2] =
+            [("far apart".to_owned(), Arc::new(far), differences), ("few".to_owned(), Arc::new(few), None)];
+        let columns: Vec<(String, ArrayRef, Option<Encoding>)> = named.into_iter().chain(more).collect();
+        let batch = RecordBatch::try_from_iter_with_nullable(columns.iter().map(|(name, column, _)| (name, column.clone(), true)));
+        let batch = batch.expect("a batch");
+        for delta_encodings in [true, false] {
+            let file = write_so(&[batch.slice(0, 1_500), batch.slice(1_500, 3_500)], 1 << 20, delta_encodings).await;
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a file");
+            for ((name, _, wanted), stored) in columns.iter().zip(reader.metadata().row_group(0).columns()) {
+                let known = [Encoding::DELTA_BINARY_PACKED, Encoding::DELTA_LENGTH_BYTE_ARRAY];
+                let seen: Vec<Encoding> = stored.encodings().filter(|encoding| known.contains(encoding)).collect();
+                assert_eq!(seen, wanted.filter(|_| delta_encodings).into_iter().collect::<Vec<_>>(), "{name}");
+            }
+            let read: Vec<RecordBatch> = reader.build().expect("a reader").collect::<std::result::Result<_, _>>().expect("read");
+            assert_eq!(arrow::compute::concat_batches(&batch.schema(), &read).expect("one batch"), batch);
+        }
+    }
+
+    #[tokio::test]
     async fn rows_that_a_column_cannot_take_are_told_of_and_nothing_hangs() {
         let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]));
         let mut out = Vec::new();
-        let mut writer = ParquetWriter::new(&mut out, &schema, WriterProperties::builder(), 1 << 20);
+        let mut writer = ParquetWriter::new(&mut out, &schema, WriterProperties::builder(), 1 << 20, true);
         let numbers: ArrayRef = Arc::new(StringArray::from(vec!["no number"]));
         let wrong = RecordBatch::try_from_iter([("id", numbers)]).expect("a batch");
         let mut said = None;

@@ -21,6 +21,7 @@ use object_store::{ObjectStore, ObjectStoreExt, buffered::BufWriter, path::Path 
 use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::task::{JoinHandle, spawn_blocking};
 use weir_pipelines::Mode;
 
 use super::{
@@ -50,6 +51,9 @@ pub struct FileSink {
     /// How CSV is written.
     #[serde(default)]
     pub csv: CsvOut,
+    /// How Parquet is written.
+    #[serde(default)]
+    pub parquet: ParquetOut,
 }
 
 /// How CSV is written.
@@ -67,6 +71,21 @@ pub struct CsvOut {
 impl Default for CsvOut {
     fn default() -> Self {
         Self { delimiter: None, header: true, null: String::new() }
+    }
+}
+
+/// How Parquet is written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ParquetOut {
+    /// Whether numbers and texts that do not repeat are stored in the encodings DELTA_BINARY_PACKED and DELTA_LENGTH_BYTE_ARRAY, which takes less time and
+    /// room. Default true; false for readers that do not know them, such as Spark 3.2. Example: `false`.
+    pub delta_encodings: bool,
+}
+
+impl Default for ParquetOut {
+    fn default() -> Self {
+        Self { delta_encodings: true }
     }
 }
 
@@ -130,7 +149,8 @@ impl FileSink {
                 .help("text is packed by gzip or zstd; parquet (gzip, zstd) and arrow (zstd) pack their own contents and keep their extension"));
         }
         let delimiter = self.csv.delimiter.map_or(if format == Format::Tsv { b'\t' } else { b',' }, |character| character.0);
-        Ok(Layout { format, compression, delimiter, header: self.csv.header, null: self.csv.null.clone() })
+        let (header, null, delta_encodings) = (self.csv.header, self.csv.null.clone(), self.parquet.delta_encodings);
+        Ok(Layout { format, compression, delimiter, header, null, delta_encodings })
     }
 
     /// Where the run's rows are staged, and where they go.
@@ -255,7 +275,7 @@ fn check_types(rows: &SchemaRef, format: Format) -> Result<()> {
 pub(super) fn resume(state: serde_json::Value, run: &Arc<RunContext>) -> Result<Arc<dyn Load>> {
     let stage: Stage =
         serde_json::from_value(state).map_err(|error| Error::weir("state", "what a file load left cannot be read").because(error))?;
-    let layout = Layout { format: Format::Parquet, compression: Compression::None, delimiter: b',', header: true, null: String::new() };
+    let layout = Layout::new(Format::Parquet, Compression::None);
     let schema = Arc::new(arrow::datatypes::Schema::empty());
     Ok(Arc::new(FileLoad { layout, schema, stage: Mutex::new(stage), run: run.clone() }))
 }
@@ -271,7 +291,7 @@ struct FileLoad {
 
 /// Where bytes go.
 enum Output {
-    Local(fs::File),
+    Local(Synced),
     Remote(Box<BufWriter>, String),
 }
 
@@ -286,26 +306,64 @@ impl Output {
             if let Some(folder) = path.parent() {
                 fs::create_dir_all(folder)?;
             }
-            fs::File::create(path)
+            Ok(Synced { file: fs::File::create(path)?, written: 0, syncing: None })
         };
         open().map(Self::Local).map_err(|error| unwritable(&stage.target, error))
     }
 
     async fn put(&mut self, chunk: Vec<u8>, target: &str) -> Result<()> {
         match self {
-            Self::Local(file) => file.write_all(&chunk).map_err(|error| unwritable(target, error)),
+            Self::Local(file) => file.put(&chunk).await.map_err(|error| unwritable(target, error)),
             Self::Remote(writer, name) => writer.put(chunk.into()).await.map_err(|error| list::remote_error(name, error)),
         }
     }
 
     async fn finish(self, target: &str) -> Result<()> {
         match self {
-            Self::Local(file) => file.sync_all().map_err(|error| unwritable(target, error)),
+            Self::Local(file) => file.finish().await.map_err(|error| unwritable(target, error)),
             Self::Remote(mut writer, name) => {
                 let ended = tokio::io::AsyncWriteExt::shutdown(&mut writer).await;
                 ended.map_err(|error| Error::system("unwritable", format!("cannot write \"{name}\": {error}")).later())
             }
         }
+    }
+}
+
+/// A file that goes to the disk while it is written, so that little is left to wait for at its end.
+struct Synced {
+    file: fs::File,
+    /// Bytes since the disk was last asked.
+    written: usize,
+    syncing: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// The disk is asked after so many bytes.
+const SYNC_BYTES: usize = 32 << 20;
+
+impl Synced {
+    async fn put(&mut self, chunk: &[u8]) -> io::Result<()> {
+        self.file.write_all(chunk)?;
+        self.written += chunk.len();
+        if self.written >= SYNC_BYTES && self.syncing.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.synced().await?;
+            let file = self.file.try_clone()?;
+            self.syncing = Some(spawn_blocking(move || file.sync_data()));
+            self.written = 0;
+        }
+        Ok(())
+    }
+
+    /// Waits for the disk.
+    async fn synced(&mut self) -> io::Result<()> {
+        match self.syncing.take() {
+            Some(syncing) => syncing.await?,
+            None => Ok(()),
+        }
+    }
+
+    async fn finish(mut self) -> io::Result<()> {
+        self.synced().await?;
+        spawn_blocking(move || self.file.sync_all()).await?
     }
 }
 

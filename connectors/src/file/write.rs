@@ -43,9 +43,16 @@ pub struct Layout {
     pub header: bool,
     /// How CSV spells null.
     pub null: String,
+    /// Whether Parquet has its delta encodings.
+    pub delta_encodings: bool,
 }
 
 impl Layout {
+    /// What is not said otherwise.
+    pub fn new(format: Format, compression: Compression) -> Self {
+        Self { format, compression, delimiter: b',', header: true, null: String::new(), delta_encodings: true }
+    }
+
     /// The extension of a file of this layout, without a leading dot.
     pub fn extension(&self) -> String {
         let packed = match (self.format, self.compression) {
@@ -165,7 +172,7 @@ impl Encoder {
                 };
                 let group_bytes = (memory_bytes / 8).clamp(GROUP_BYTES.0, GROUP_BYTES.1);
                 let properties = WriterProperties::builder().set_compression(compression);
-                Writer::Parquet(Box::new(ParquetWriter::new(buffer.clone(), schema, properties, group_bytes)))
+                Writer::Parquet(Box::new(ParquetWriter::new(buffer.clone(), schema, properties, group_bytes, layout.delta_encodings)))
             }
             Format::Arrow => {
                 let compression = (layout.compression == Compression::Zstd).then_some(CompressionType::ZSTD);

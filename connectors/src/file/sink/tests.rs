@@ -80,6 +80,40 @@ async fn every_format_is_read_back_and_zero_rows_are_a_file_too() {
 }
 
 #[tokio::test]
+async fn parquet_is_written_without_delta_encodings_where_they_are_not_wanted() {
+    use parquet::{arrow::arrow_reader::ParquetRecordBatchReaderBuilder, basic::Encoding};
+    let dir = tempfile::tempdir().expect("a folder");
+    for (settings, wanted) in
+        [("", vec![Encoding::DELTA_BINARY_PACKED, Encoding::DELTA_LENGTH_BYTE_ARRAY]), ("delta_encodings = false", vec![])]
+    {
+        let settings = format!("path = \"a.parquet\"\n[parquet]\n{settings}");
+        let load = stage(&settings, &context(dir.path(), Mode::Replace, "run"), vec![rows(1_000)]).await.expect("staged");
+        load.seal().await.expect("sealed");
+        load.publish().await.expect("published");
+        let file = fs::File::open(dir.path().join("a.parquet")).expect("a file");
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet");
+        let delta = |encoding: &Encoding| matches!(encoding, Encoding::DELTA_BINARY_PACKED | Encoding::DELTA_LENGTH_BYTE_ARRAY);
+        let seen: Vec<Encoding> =
+            reader.metadata().row_group(0).columns().iter().flat_map(|column| column.encodings().filter(delta)).collect();
+        assert_eq!(seen, wanted);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_goes_to_the_disk_while_it_is_written_is_whole() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let batches: Vec<RecordBatch> = (0..50).map(|_| rows(100_000)).collect();
+    let load = stage("path = \"a.csv\"", &context(dir.path(), Mode::Replace, "run"), batches).await.expect("staged");
+    let sealed = load.seal().await.expect("sealed");
+    load.publish().await.expect("published");
+    let text = fs::read_to_string(dir.path().join("a.csv")).expect("text");
+    assert!(text.len() > 2 * SYNC_BYTES, "the disk is asked more than once");
+    assert_eq!((text.len() as u64, text.lines().count() as u64), (sealed.bytes, sealed.rows + 1));
+    let whole: String = (0..50).flat_map(|_| 0..100_000).map(|i| format!("{i},row {i}\n")).collect();
+    assert!(text == format!("n,s\n{whole}"), "the rows are not those that came");
+}
+
+#[tokio::test]
 async fn append_adds_a_file_per_run() {
     let dir = tempfile::tempdir().expect("a folder");
     for run in ["run1", "run2"] {

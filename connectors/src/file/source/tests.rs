@@ -364,7 +364,7 @@ async fn cancelling_ends_a_scan_with_an_error() {
 
 /// Rows of every common type, written by the sink's encoder.
 async fn write_file(path: &Path, format: Format, groups: usize) {
-    let layout = write::Layout { format, compression: Compression::Zstd, delimiter: b',', header: true, null: String::new() };
+    let layout = write::Layout::new(format, Compression::Zstd);
     let batch = |from: u64| {
         let numbers: Vec<u64> = (from..from + 500).collect();
         let words: Vec<String> = numbers.iter().map(|number| format!("row {number}")).collect();
