@@ -24,6 +24,10 @@ pub trait BlockFormat: std::fmt::Debug + Send + Sync {
 
     /// Learns names and types from whole records, many times in turn; `state` is the format's own.
     fn infer(&self, first_of_file: bool, block: &[u8], state: &mut Inference) -> Result<()>;
+
+    /// Puts together what blocks of one file say that were learnt from side by side, each from the same state on: `later` stands behind what `state` has
+    /// learnt. It is then as if `state` had learnt from all of them in turn.
+    fn merge(&self, later: Inference, state: &mut Inference);
 }
 
 /// What records in front say of the columns: the narrowest type that holds every value seen, none where only nulls were.
@@ -75,7 +79,7 @@ pub struct BadRecord {
 }
 
 /// What has been learnt of a format's columns so far: names in order of appearance, and the narrowest type that holds every value seen.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Inference {
     /// Column name to the type so far.
     pub columns: Guess,

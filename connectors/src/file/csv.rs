@@ -32,7 +32,10 @@ use self::{
     column::{Strip, Style},
     structure::{Broken, Fault, Found, Index, Structure},
 };
-use super::block::{BadRecord, BlockDecoder, BlockFormat, Decoded, Guess, Inference, Start};
+use super::{
+    block::{BadRecord, BlockDecoder, BlockFormat, Decoded, Guess, Inference, Start},
+    columnar,
+};
 use crate::error::{Error, Result};
 
 /// Bytes taken apart at a time: a strip and its index stay in the CPU's second cache while each column passes over them.
@@ -250,6 +253,17 @@ impl BlockFormat for CsvFormat {
             infer::block(&self.structure(state.current.len()), &self.style(), block, from, state);
         }
         Ok(())
+    }
+
+    fn merge(&self, later: Inference, state: &mut Inference) {
+        state.records += later.records;
+        // A file's header has named all of its columns.
+        for ((_, known), (_, kind)) in state.columns.iter_mut().zip(later.columns) {
+            *known = match (known.take(), kind) {
+                (Some(known), Some(kind)) => Some(columnar::widen(&known, &kind)),
+                (known, kind) => known.or(kind),
+            };
+        }
     }
 }
 

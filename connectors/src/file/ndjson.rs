@@ -60,13 +60,18 @@ impl BlockFormat for NdjsonFormat {
 
     fn infer(&self, first_of_file: bool, block: &[u8], state: &mut Inference) -> Result<()> {
         let block = if first_of_file { block.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(block) } else { block };
-        infer::block(lines(block).filter(|line| line.len() < self.record_max_bytes), state);
+        let utf8 = std::str::from_utf8(block).is_ok();
+        infer::block(lines(block).filter(|line| line.len() < self.record_max_bytes), utf8, state);
         Ok(())
+    }
+
+    fn merge(&self, later: Inference, state: &mut Inference) {
+        infer::merge(later, state);
     }
 }
 
 /// The lines of a block, without their LF.
-fn lines(block: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn lines(block: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     let mut rest = block;
     std::iter::from_fn(move || {
         if rest.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, mpsc},
 };
 
 use arrow::{
@@ -393,8 +393,8 @@ impl Learner {
                 return Ok(self.fixed_columns || rest && blocks.next_block()?.is_none());
             }
             blocks.set_block_bytes(BLOCK_BYTES);
-            if self.fixed_columns && self.infer_rows == u64::MAX && !state.current.is_empty() {
-                match self.guess {
+            if self.infer_rows == u64::MAX && (!self.fixed_columns || !state.current.is_empty()) {
+                match self.guess && self.fixed_columns {
                     true => *guessed |= self.learn_more(blocks, state)?,
                     false => self.learn_rest(blocks, state)?,
                 }
@@ -431,42 +431,41 @@ impl Learner {
         Ok(false)
     }
 
-    /// Learns from the rest of a file whose columns are known by now, on several threads: each keeps a state of its own,
-    /// and the narrowest type that holds what all of them saw is the type.
+    /// Learns from the rest of a file on several threads: each block by itself, put together in their order, which is that of the columns, too.
     fn learn_rest(&self, mut blocks: Blocks, state: &mut Inference) -> Result<()> {
-        let (sender, receiver) = std::sync::mpsc::sync_channel::<Buffer>(1);
-        let receiver = Mutex::new(receiver);
-        let start = || Inference {
-            columns: state.columns.iter().map(|(name, kind)| (name.clone(), kind.clone())).collect(),
-            current: state.current.clone(),
-            ..Inference::default()
-        };
-        let work = |mut own: Inference| {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let receiver = Arc::new(Mutex::new(receiver));
+        let start = Inference { records: 0, ..state.clone() };
+        let merged = Mutex::new(Merged { next: 0, waiting: BTreeMap::new(), all: Ok(state) });
+        let work = |receiver: Arc<Mutex<mpsc::Receiver<(usize, Buffer)>>>| {
             loop {
                 // One waits with the lock held, the others for the lock: which of them gets the next block is all the same.
                 let next = receiver.lock().recv();
-                let Ok(bytes) = next else { return Ok(own) };
-                self.cutting.format.infer(false, &bytes, &mut own)?;
+                let Ok((at, bytes)) = next else { return };
+                let mut own = start.clone();
+                let learnt = self.cutting.format.infer(false, &bytes, &mut own).map(|()| own);
+                merged.lock().add(at, learnt, &*self.cutting.format);
             }
         };
-        let states: Vec<Inference> = std::thread::scope(|scope| {
+        let read = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..self.threads.max(1))
                 .map(|_| {
-                    scope.spawn({
-                        let own = start();
-                        move || work(own)
-                    })
+                    let (work, receiver) = (&work, receiver.clone());
+                    scope.spawn(move || work(receiver))
                 })
                 .collect();
+            drop(receiver);
             let mut read = Ok(());
+            let mut at = 0;
             loop {
                 match blocks.next_block() {
                     Ok(Some(block)) if block.bytes.is_empty() => {}
-                    // All workers gone: one has an error to tell.
                     Ok(Some(block)) => {
-                        if sender.send(block.bytes).is_err() {
+                        // All workers gone: what stopped them is told below.
+                        if sender.send((at, block.bytes)).is_err() {
                             break;
                         }
+                        at += 1;
                     }
                     Ok(None) => break,
                     Err(error) => {
@@ -476,23 +475,36 @@ impl Learner {
                 }
             }
             drop(sender);
-            let learnt = workers.into_iter().map(|worker| match worker.join() {
-                Ok(learnt) => learnt,
-                Err(_) => Err(Error::weir("panic", "learning columns panicked")),
-            });
-            let learnt: Result<Vec<Inference>> = learnt.collect();
-            read.and(learnt)
-        })?;
-        for learnt in states {
-            state.records += learnt.records;
-            for ((_, known), (_, kind)) in state.columns.iter_mut().zip(learnt.columns) {
-                *known = match (known.take(), kind) {
-                    (Some(known), Some(kind)) => Some(columnar::widen(&known, &kind)),
-                    (known, kind) => known.or(kind),
-                };
+            let ended = workers.into_iter().map(|worker| worker.join());
+            match ended.collect::<Vec<_>>().iter().any(std::result::Result::is_err) {
+                true => Err(Error::weir("panic", "learning columns panicked")),
+                false => read,
+            }
+        });
+        read.and(merged.into_inner().all.map(drop))
+    }
+}
+
+/// What blocks that are learnt from side by side say, in their order.
+struct Merged<'a> {
+    next: usize,
+    /// Those before whom another is still looked at.
+    waiting: BTreeMap<usize, Result<Inference>>,
+    /// All so far, or the first fault.
+    all: Result<&'a mut Inference>,
+}
+
+impl Merged<'_> {
+    fn add(&mut self, at: usize, learnt: Result<Inference>, format: &dyn BlockFormat) {
+        self.waiting.insert(at, learnt);
+        while let Some(learnt) = self.waiting.remove(&self.next) {
+            self.next += 1;
+            match (&mut self.all, learnt) {
+                (Ok(all), Ok(learnt)) => format.merge(learnt, all),
+                (Ok(_), Err(error)) => self.all = Err(error),
+                (Err(_), _) => {}
             }
         }
-        Ok(())
     }
 }
 

@@ -133,7 +133,8 @@ impl<'a> Scan<'a> {
         self.skip_at(0)
     }
 
-    fn skip_at(&mut self, depth: u32) -> Result<(), Torn> {
+    /// The same inside of so many others.
+    pub fn skip_at(&mut self, depth: u32) -> Result<(), Torn> {
         if depth > DEPTH_MAX {
             return Err("it is nested deeper than 128");
         }

@@ -192,6 +192,15 @@ fn types_are_merged_over_all_records() {
     assert_eq!((decoded.rows.num_rows(), decoded.bad.len()), (2, 1), "what is inferred is read");
 }
 
+#[test]
+fn a_line_that_breaks_off_tells_nothing_of_what_stood_before() {
+    let all = "{\"a\":1}\n\n{\"a\":1.5,\"b\":{\"c\":true},\n{\"a\":2} x\n[{\"d\":1}]\n{\"e\":\"x\"}";
+    assert_eq!(inferred(&[all]), [Field::new("a", DataType::Int64, true), Field::new("e", DataType::Utf8, true)]);
+    let deep = |levels: usize| format!("{{\"a\":{}1{}}}\n", "[".repeat(levels), "]".repeat(levels));
+    assert_eq!(inferred(&[&deep(127)]).len(), 1);
+    assert_eq!(inferred(&[&deep(128), "{\"b\":1}"]), [Field::new("b", DataType::Int64, true)], "no reader goes so deep");
+}
+
 fn json() -> impl Strategy<Value = serde_json::Value> {
     let leaf = prop_oneof![
         Just(serde_json::Value::Null),
@@ -220,6 +229,34 @@ fn bare(value: serde_json::Value) -> serde_json::Value {
 }
 
 proptest! {
+    #[test]
+    fn blocks_learnt_from_side_by_side_say_what_they_say_in_turn(
+        records in prop::collection::vec((prop::collection::btree_map("[a-d]", json(), 0..4), 0..12), 1..12),
+        cuts in prop::collection::vec(any::<bool>(), 12),
+    ) {
+        let mut blocks = vec![String::new()];
+        for ((record, fault), cut) in records.into_iter().zip(cuts) {
+            let text = serde_json::Value::Object(record.into_iter().collect()).to_string();
+            let torn = &text[..text.floor_char_boundary(text.len() * 2 / 3)];
+            blocks.last_mut().unwrap().push_str(&format!("{}\n", if fault == 0 { torn } else { &text }));
+            if cut {
+                blocks.push(String::new());
+            }
+        }
+        let format = NdjsonFormat::default();
+        let (mut turn, mut beside) = (Inference::default(), Inference::default());
+        format.infer(true, blocks[0].as_bytes(), &mut turn).unwrap();
+        format.infer(true, blocks[0].as_bytes(), &mut beside).unwrap();
+        let start = Inference { records: 0, ..beside.clone() };
+        for block in &blocks[1..] {
+            format.infer(false, block.as_bytes(), &mut turn).unwrap();
+            let mut own = start.clone();
+            format.infer(false, block.as_bytes(), &mut own).unwrap();
+            format.merge(own, &mut beside);
+        }
+        prop_assert_eq!((beside.fields(), beside.records), (turn.fields(), turn.records));
+    }
+
     #[test]
     fn any_records_are_read_with_the_types_inferred_from_them(records in prop::collection::vec(prop::collection::btree_map("[a-d]", json(), 0..4), 1..8)) {
         let records: Vec<serde_json::Value> = records.into_iter().map(|m| serde_json::Value::Object(m.into_iter().collect())).collect();

@@ -295,6 +295,20 @@ async fn types_come_from_the_whole_input_or_a_stated_sample() {
 }
 
 #[tokio::test]
+async fn columns_of_records_come_in_the_order_in_which_the_file_has_them() {
+    // So many that several threads learn from blocks of them side by side.
+    let records: String =
+        (0..120_000).map(|n| format!("{{\"id\":{n},\"k{}\":{{\"s{}\":{n}}},\"v\":{}}}\n", n / 10_000, n / 5_000, n / 2)).collect();
+    let dir = folder(&[("a.ndjson", &records.replace("\"v\":59999}", "\"v\":0.5}"))]);
+    let (cx, kept) = context(dir.path());
+    let (names, rows) = read("path = \"a.ndjson\"", &cx).await.expect("rows");
+    let objects = (0..12).map(|k| format!("k{k} Struct(\"s{}\": Int64, \"s{}\": Int64)", 2 * k, 2 * k + 1));
+    let mut wanted: Vec<String> = ["id Int64".to_owned()].into_iter().chain(objects).collect();
+    wanted.insert(2, "v Float64".to_owned());
+    assert_eq!((names, rows.len(), kept.0.lock().len()), (wanted, 120_000, 0));
+}
+
+#[tokio::test]
 async fn records_are_found_inside_a_document_and_its_missing_end_is_a_bad_row() {
     let dir = folder(&[
         ("a.json", "{\"data\": {\"items\": [{\"a\": 1, \"b\": {\"c\": [1]}}, {\"a\": 2}]}}"),
