@@ -154,6 +154,11 @@ impl Error {
     }
 }
 
+/// Finds the operating system's error beneath another: the lowest, as libraries wrap it in others of its kind.
+pub fn io_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
+    std::iter::successors(Some(error), |error| error.source()).filter_map(|error| error.downcast_ref()).last()
+}
+
 /// What lay beneath an error whose message has told all of it: kept for code that asks, shown to nobody a second time.
 #[derive(Debug)]
 pub struct Beneath<E>(pub E);

@@ -1,6 +1,7 @@
 //! Where rows come from and go: one file per kind, the traits they share, and the two lists of kinds.
 //! Not here: pipelines as a whole, the order of a run, the scheduler. No connector knows another.
 
+pub mod bloom;
 pub mod browse;
 pub mod clickhouse;
 mod conform;
@@ -18,6 +19,7 @@ pub mod postgres;
 pub mod pushdown;
 pub mod quote;
 pub mod remote;
+mod repeats;
 pub mod retry;
 pub mod secret;
 
@@ -43,7 +45,7 @@ use weir_pipelines::{Diagnostics, Settings, Vocabulary};
 pub use browse::{Browse, BrowseKind, Listed, ListedKind};
 pub use connections::Connections;
 pub use context::{Advance, Coordinates, Interval, Purpose, Reject, Rejects, RunContext, SinkContext, SourceContext};
-pub use error::{Blame, Error, Result, Retry};
+pub use error::{Blame, Error, Result, Retry, io_error};
 pub use extent::Extent;
 pub use file::{
     list::{FoundFile, list as list_files},

@@ -35,6 +35,7 @@ use datafusion::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
+use weir_connectors::bloom::Bloom;
 
 use crate::{
     spill::{SpillWriter, Spilled},
@@ -215,7 +216,7 @@ impl Work {
         let (on_left, on_right): (Vec<_>, Vec<_>) = self.plan.join.on().iter().cloned().unzip();
         let filters = !keeps_unmatched(*self.plan.join.join_type()) && self.plan.depth == 0;
         // Two bits for a byte that is kept in memory: ten for each key where there are several times as many.
-        let mut filter = filters.then(|| Filter::new(most / 4));
+        let mut filter = filters.then(|| Bloom::new(most / 4));
         let mut keys = self.splitter(left.schema(), on_left, most / 4);
         keys.take_all(left, |hashes| {
             if let Some(filter) = &mut filter {
@@ -353,37 +354,6 @@ fn alone(batch: &RecordBatch) -> Result<RecordBatch> {
     });
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(batch.schema(), columns.collect(), &options)?)
-}
-
-/// Which keys there are, and a few that there are not: a Bloom filter whose bits of one key stand in one word. It asks without a branch, so that a
-/// processor fetches the words of many keys at once.
-struct Filter(Vec<u64>);
-
-impl Filter {
-    fn new(bytes: usize) -> Self {
-        Self(vec![0; (bytes / size_of::<u64>()).max(1)])
-    }
-
-    /// The word of a key, by the upper bits of its hash, and four bits in it, by the lower.
-    fn place(&self, hash: u64) -> (usize, u64) {
-        let word = (u128::from(hash) * self.0.len() as u128) >> 64;
-        let bits = [0, 6, 12, 18].map(|from| 1 << ((hash >> from) & 63));
-        (word as usize, bits[0] | bits[1] | bits[2] | bits[3])
-    }
-
-    fn insert(&mut self, hashes: &[u64]) {
-        for hash in hashes {
-            let (word, bits) = self.place(*hash);
-            self.0[word] |= bits;
-        }
-    }
-
-    fn may_have(&self, hashes: &[u64]) -> BooleanBuffer {
-        BooleanBuffer::collect_bool(hashes.len(), |row| {
-            let (word, bits) = self.place(hashes[row]);
-            self.0[word] & bits == bits
-        })
-    }
 }
 
 /// Gives batches that are held in memory, and their memory back with each.

@@ -166,14 +166,3 @@ async fn the_session_of_a_run_goes_to_disk_past_its_share() {
     assert!(meant == found);
     assert_eq!(spills, 2 * PARTS);
 }
-
-#[test]
-fn a_filter_lets_every_key_through_and_few_others() {
-    let mut dice = Dice(7);
-    let keys: Vec<u64> = (0..50_000).map(|_| dice.below(u64::MAX) << 33 | dice.below(u64::MAX)).collect();
-    let others: Vec<u64> = (0..50_000).map(|_| dice.below(u64::MAX) << 33 | dice.below(u64::MAX)).collect();
-    let mut filter = Filter::new(keys.len() * 10 / 8);
-    filter.insert(&keys);
-    assert_eq!(filter.may_have(&keys).count_set_bits(), keys.len());
-    assert!(filter.may_have(&others).count_set_bits() < others.len() / 20);
-}

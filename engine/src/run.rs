@@ -2,7 +2,11 @@
 //! the decision; after it, everything will be.
 
 mod account;
+mod explain;
 mod guess;
+
+pub use explain::explain;
+pub(crate) use explain::explain_step;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,7 +16,7 @@ use std::{
 
 use datafusion::{
     common::TableReference,
-    error::{DataFusionError, Result as DfResult},
+    error::Result as DfResult,
     physical_plan::{ExecutionPlan, execute_stream},
 };
 use tokio::task::JoinSet;
@@ -25,7 +29,7 @@ use crate::{
     books::{Books, ExpectationOutcome, Mends, SinkBooks, Summary},
     definition::Definition,
     drift,
-    error::{Failure, Result, RunError},
+    error::{Failure, Result},
     events::Event,
     expect::{self, Evaluated, Kept},
     given::{Given, Place},
@@ -635,42 +639,4 @@ pub(crate) async fn reader(flow: &Dataflow, step: &Arc<Step>, reader: &Arc<Reade
     let name = TableReference::bare(step.name.as_str());
     session.register_table(name.clone(), Arc::new(StepTable::new(step.clone(), reader.clone())))?;
     session.table(name).await?.create_physical_plan().await
-}
-
-/// What a failed dataflow has to say: the step, the cause, the setting.
-pub(crate) fn explain_step(error: &DataFusionError) -> Failure {
-    let failure = explain(error);
-    match step::marked(error) {
-        Some(step) => failure.in_step(step),
-        None => failure,
-    }
-}
-
-/// What an error of DataFusion has to say to the person who wrote the pipeline.
-pub fn explain(error: &DataFusionError) -> Failure {
-    let text = crate::sql::message(error);
-    if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) || text.starts_with("resources exhausted") {
-        return Failure::error("memory-limit", "the step needs more memory than the limit, even with what it can spill to disk")
-            .detail(text.chars().take(300).collect::<String>())
-            .help("raise [memory] limit in weir.toml, or make the step's rows narrower before it sorts, joins or groups");
-    }
-    if let Some(found) = Error::find(error) {
-        // A sink that only passes on what its rows failed with is not to blame.
-        if let Some(rows) = std::error::Error::source(found).and_then(|beneath| beneath.downcast_ref::<DataFusionError>())
-            && found.code == "dataflow"
-            && step::marked(rows).is_some()
-        {
-            return explain(rows);
-        }
-        return Failure::from_connector(found);
-    }
-    Failure::Error(Box::new(RunError {
-        code: "run",
-        message: text,
-        step: None,
-        details: Vec::new(),
-        help: Vec::new(),
-        blame: Blame::User,
-        retry: Retry::Never,
-    }))
 }

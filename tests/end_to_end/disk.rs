@@ -87,3 +87,24 @@ fn a_file_where_the_lake_should_be_is_a_clear_error() {
     std::fs::remove_file(project.path("lake")).unwrap();
     nothing_lost(&project, &outcome);
 }
+
+#[test]
+fn a_full_disk_where_rows_are_set_aside_loses_nothing() {
+    if !may_mount() {
+        return;
+    }
+    let project = much(ROWS);
+    let steps = "[transform.placed]\nsql = \"select id, text, row_number() over (order by text) as place from rows\"\n[sink.lake]\nfrom = \"placed\"";
+    let pipeline = std::fs::read_to_string(project.path("pipeline.toml")).unwrap().replace("[sink.lake]\nfrom = \"rows\"", steps);
+    project.write("pipeline.toml", &pipeline);
+    project.write("weir.toml", "[memory]\nlimit = \"16MB\"\n");
+    std::fs::create_dir_all(project.path(".weir/tmp")).unwrap();
+    let script = "mount -t tmpfs -o size=1m tmpfs .weir/tmp && exec \"$@\"";
+    let outcome = wrapped(&project, &["unshare", "-Urm", "sh", "-c", script, "sh"]);
+    outcome.says(&[
+        "error[disk-full]: step \"placed\": no space is left on the disk where rows that do not fit in memory are set aside",
+        "= help: free some space, or raise [memory] limit in weir.toml, and run again",
+    ]);
+    assert_eq!(outcome.code, 3, "{outcome}");
+    nothing_lost(&project, &outcome);
+}

@@ -1,13 +1,12 @@
 //! A Parquet file each of whose columns is encoded and packed by a task of its own, while the next rows are on their way: encoding is most of the
 //! work of writing a file, and one thread alone would hold up all who bring rows.
 
-use std::{collections::HashSet, io::Write};
+use std::io::Write;
 
 use arrow::{
     array::{Array, ArrayRef, RecordBatch},
     datatypes::{DataType, SchemaRef},
 };
-use datafusion::common::hash_utils::{RandomState, create_hashes};
 use parquet::{
     arrow::{
         ArrowWriter,
@@ -23,10 +22,10 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 
+use crate::repeats::Repeats;
+
 /// Rows that tell which columns repeat their values, and the most bytes of them that wait for that.
 const SAMPLE: (usize, usize) = (64 << 10, 8 << 20);
-/// A column of more than one value in so many rows has no dictionary: it would take time, and room that packing saves otherwise.
-const REPEATS: usize = 5;
 /// Rows per row group.
 const GROUP_ROWS: usize = 1 << 20;
 /// Batches that wait for a column's task.
@@ -108,7 +107,7 @@ impl<W: Write + Send> ParquetWriter<W> {
             self.stage.take_if(|stage| matches!(stage, Stage::Sampling { .. }))
         {
             for (at, field) in self.schema.fields().iter().enumerate() {
-                if !repeats(waiting.iter().map(|batch| batch.column(at))) {
+                if !Repeats::of(waiting.iter().map(|batch| batch.column(at))).pay() {
                     let column = ColumnPath::new(vec![field.name().clone()]);
                     if let Some(encoding) = encoding(field.data_type()).filter(|_| self.delta_encodings) {
                         properties = properties.set_column_encoding(column.clone(), encoding);
@@ -277,25 +276,6 @@ fn encoding(data_type: &DataType) -> Option<Encoding> {
         Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView => Some(Encoding::DELTA_LENGTH_BYTE_ARRAY),
         _ => None,
     }
-}
-
-/// Whether a column has its values several times over.
-fn repeats<'a>(parts: impl Iterator<Item = &'a ArrayRef>) -> bool {
-    let (mut seen, mut hashes, mut rows) = (HashSet::new(), Vec::new(), 0);
-    for part in parts {
-        // What is nested has no column of its own, and dictionaries pay where they pay for its leaves.
-        if part.data_type().is_nested() {
-            return true;
-        }
-        hashes.clear();
-        hashes.resize(part.len(), 0);
-        if create_hashes([part], &RandomState::with_seed(0), &mut hashes).is_err() {
-            return true;
-        }
-        rows += part.len() - part.null_count();
-        seen.extend((0..part.len()).filter(|row| part.is_valid(*row)).map(|row| hashes[row]));
-    }
-    seen.len() * REPEATS <= rows
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@
 
 mod cached;
 mod files;
+mod keys;
 pub mod publish;
 mod rewrite;
 mod rows;

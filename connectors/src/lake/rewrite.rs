@@ -16,7 +16,7 @@ use datafusion::{
     error::{DataFusionError, Result as DataFusionResult},
     execution::{SendableRecordBatchStream, memory_pool::MemoryLimit},
     functions_aggregate::expr_fn::{count, first_value, max, min},
-    logical_expr::{Expr, Operator, binary_expr, ident, lit, when},
+    logical_expr::{Expr, Operator, binary_expr, cast, ident, lit, when},
     physical_plan::stream::RecordBatchStreamAdapter,
     prelude::{DataFrame, SessionConfig, SessionContext},
     scalar::ScalarValue,
@@ -30,7 +30,9 @@ use weir_pipelines::Mode;
 
 use super::{
     files::Files,
-    from_datafusion, publish,
+    from_datafusion,
+    keys::Keys,
+    publish,
     publish::LakeLoad,
     schema::{Column, Fit, IS_CURRENT, VALID_FROM, VALID_TO},
     stage::{Spec, Stage},
@@ -152,44 +154,47 @@ struct Work<'a> {
 
 impl Work<'_> {
     async fn merge(&self, table: Option<&DeltaTable>, staged: &[Add], direct: bool, changes: &mut publish::Changes) -> Result<()> {
-        let touched = match table {
-            Some(table) if !staged.is_empty() => self.touched(table, staged).await?,
-            _ => BTreeSet::new(),
-        };
-        if let Some(table) = table.filter(|_| !touched.is_empty()) {
+        if staged.is_empty() {
+            return Ok(());
+        }
+        let mut touched = BTreeSet::new();
+        let mut old = None;
+        if let Some(table) = table {
+            let keys = self.learn(staged).await?;
+            touched = self.touched(table, staged, &keys).await?;
+            old = (!touched.is_empty()).then_some((table, keys));
+        }
+        if let Some((table, keys)) = &old {
             let columns = self.old_columns();
             let survivors = async {
                 let rows = self.table_rows(table, &columns, Some(&touched)).await?;
-                self.keys_of(staged)?.join_on(rows, JoinType::RightAnti, self.on_keys("k", &columns))?.execute_stream().await
+                let others = |rows| self.keys_of(staged)?.join_on(rows, JoinType::RightAnti, self.on_keys("k", &columns));
+                keys.change(&self.cx, rows, numbered(&columns), self.key(&columns), others).await
             };
             let written = columns.iter().cloned().enumerate().map(|(index, column)| (column, index)).collect();
             self.write(survivors.await.map_err(from_datafusion)?, written, changes).await?;
             changes.removes = removes(table, &touched, &self.load.place)?;
         }
-        let keeps = self.load.state.mode()? == Mode::Merge && !self.fit.missing.is_empty() && !touched.is_empty();
+        let keeps = self.load.state.mode()? == Mode::Merge && !self.fit.missing.is_empty() && old.is_some();
         if direct && !keeps {
             changes.adds.extend_from_slice(staged);
-            return Ok(());
-        }
-        if staged.is_empty() {
             return Ok(());
         }
         // Where rows lack columns of the table, the row that was there gives them.
         let kept: Vec<Column> = if keeps { self.fit.missing.clone() } else { Vec::new() };
         let merged = async {
             let rows = self.staged_rows(staged)?;
-            let Some(table) = table.filter(|_| keeps) else { return rows.execute_stream().await };
-            let keys = self.key_columns();
-            let columns: Vec<Column> = keys.iter().chain(&kept).cloned().collect();
+            let Some((table, keys)) = old.as_ref().filter(|_| keeps) else { return rows.execute_stream().await };
+            let own = self.key_columns();
+            let columns: Vec<Column> = own.iter().chain(&kept).cloned().collect();
             // A key that the table holds twice, which an append may have done, gives one row's values.
-            let olds = self.table_rows(table, &columns, Some(&touched)).await?;
-            let group: Vec<Expr> = (0..keys.len()).map(|index| ident(format!("t{index}"))).collect();
-            let firsts =
-                (keys.len()..columns.len()).map(|index| first_value(ident(format!("t{index}")), vec![]).alias(format!("t{index}")));
+            let olds = self.table_rows(table, &columns, Some(&touched)).await?.filter(keys.may_have(self.key(&columns)))?;
+            let group: Vec<Expr> = (0..own.len()).map(|index| ident(format!("t{index}"))).collect();
+            let firsts = (own.len()..columns.len()).map(|index| first_value(ident(format!("t{index}")), vec![]).alias(format!("t{index}")));
             let olds = olds.aggregate(group, firsts.collect())?;
             let joined = rows.join_on(olds, JoinType::Left, self.on_staged(&columns))?;
             let mut out: Vec<Expr> = (0..self.fit.written.len()).map(|index| ident(format!("s{index}"))).collect();
-            out.extend((keys.len()..columns.len()).map(|index| ident(format!("t{index}"))));
+            out.extend((own.len()..columns.len()).map(|index| ident(format!("t{index}"))));
             joined.select(out)?.execute_stream().await
         };
         let written =
@@ -210,11 +215,15 @@ impl Work<'_> {
             lit(true).alias(IS_CURRENT),
         ];
         let width = self.fit.written.len();
+        let old = match table {
+            Some(table) => Some((table, self.learn(staged).await?)),
+            None => None,
+        };
         let fresh = async {
             let rows = self.staged_rows(staged)?;
             let mut out: Vec<Expr> = (0..width).map(|index| ident(format!("s{index}"))).collect();
             out.extend(open);
-            let Some(table) = table else {
+            let Some((table, keys)) = &old else {
                 out.push(lit(ScalarValue::Utf8(None)).alias(FILE));
                 return rows.select(out)?.execute_stream().await;
             };
@@ -232,7 +241,8 @@ impl Work<'_> {
             }
             let current = columns.len();
             columns.push(versions[2].clone());
-            let olds = self.table_rows(table, &columns, None).await?.filter(ident(format!("t{current}")))?;
+            let current = ident(format!("t{current}")).and(keys.may_have(self.key(&columns)));
+            let olds = self.table_rows(table, &columns, None).await?.filter(current)?;
             let joined = rows.join_on(olds, JoinType::Left, self.on_staged(&columns))?.filter(differs)?;
             out.push(ident(FILE));
             joined.select(out)?.execute_stream().await
@@ -258,22 +268,25 @@ impl Work<'_> {
             .collect();
         let added = self.write(fresh, written.clone(), changes).await?;
         let touched = std::mem::take(&mut *touched.lock());
-        let Some(table) = table.filter(|_| !touched.is_empty()) else { return Ok(()) };
+        let Some((table, keys)) = old.filter(|_| !touched.is_empty()) else { return Ok(()) };
 
         let columns: Vec<Column> = self.old_columns().into_iter().chain(versions).collect();
         let closed = async {
             let inside: Vec<Column> = written.iter().map(|(column, _)| column.clone()).collect();
             let news = self.cx.read_table(Arc::new(Files::staged(&self.load.place, &inside, &self.fit.partitions, &added)?))?;
-            let keys = self.load.state.key.iter().enumerate().map(|(index, key)| ident(key).alias(format!("k{index}")));
-            let news = news.select(keys.collect::<Vec<_>>())?;
+            let key = self.load.state.key.iter().enumerate().map(|(index, key)| ident(key).alias(format!("k{index}")));
+            let news = news.select(key.collect::<Vec<_>>())?;
             let rows = self.table_rows(table, &columns, Some(&touched)).await?;
-            let joined = rows.join_on(news, JoinType::Left, self.on_keys("k", &columns))?;
-            let (last, to, current) = (columns.len(), columns.len() - 2, columns.len() - 1);
-            let closes = || ident("k0").is_not_null().and(ident(format!("t{current}")));
-            let mut out: Vec<Expr> = (0..last).map(|index| ident(format!("t{index}"))).collect();
-            out[to] = when(closes(), started()).otherwise(ident(format!("t{to}")))?.alias(VALID_TO);
-            out[current] = when(closes(), lit(false)).otherwise(ident(format!("t{current}")))?.alias(IS_CURRENT);
-            joined.select(out)?.execute_stream().await
+            let close = |rows: DataFrame| {
+                let joined = rows.join_on(news, JoinType::Left, self.on_keys("k", &columns))?;
+                let (to, current) = (columns.len() - 2, columns.len() - 1);
+                let closes = || ident("k0").is_not_null().and(ident(format!("t{current}")));
+                let mut out = numbered(&columns);
+                out[to] = when(closes(), started()).otherwise(ident(format!("t{to}")))?.alias(VALID_TO);
+                out[current] = when(closes(), lit(false)).otherwise(ident(format!("t{current}")))?.alias(IS_CURRENT);
+                joined.select(out)
+            };
+            keys.change(&self.cx, rows, numbered(&columns), self.key(&columns), close).await
         };
         let written = columns.iter().cloned().enumerate().map(|(index, column)| (column, index)).collect();
         self.write(closed.await.map_err(from_datafusion)?, written, changes).await?;
@@ -281,18 +294,29 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// The keys of the run.
+    async fn learn(&self, staged: &[Add]) -> Result<Keys> {
+        let learnt = async {
+            let typed = self.key_columns().into_iter().enumerate().map(|(index, column)| cast(ident(format!("k{index}")), column.lake));
+            let rows = self.keys_of(staged)?.select(typed.collect::<Vec<_>>())?.execute_stream().await?;
+            Keys::learn(rows, staged.iter().map(super::stats::rows).sum(), &self.load.cx.runtime.memory_pool).await
+        };
+        learnt.await.map_err(from_datafusion)
+    }
+
     /// The files that hold a key of the run.
-    async fn touched(&self, table: &DeltaTable, staged: &[Add]) -> Result<BTreeSet<String>> {
+    async fn touched(&self, table: &DeltaTable, staged: &[Add], keys: &Keys) -> Result<BTreeSet<String>> {
         let found = async {
-            let keys = self.key_columns();
-            let mut rows = self.table_rows(table, &keys, None).await?;
+            let columns = self.key_columns();
+            let mut rows = self.table_rows(table, &columns, None).await?;
             // Files whose bounds lie outside those of the run's keys are not even opened.
             for (index, bounds) in self.key_bounds(staged).await?.into_iter().enumerate() {
                 if let Some((low, high)) = bounds {
                     rows = rows.filter(ident(format!("t{index}")).between(lit(low), lit(high)))?;
                 }
             }
-            let found = self.keys_of(staged)?.join_on(rows, JoinType::RightSemi, self.on_keys("k", &keys))?;
+            rows = rows.filter(keys.may_have(self.key(&columns)))?;
+            let found = self.keys_of(staged)?.join_on(rows, JoinType::RightSemi, self.on_keys("k", &columns))?;
             found.select(vec![ident(FILE)])?.distinct()?.collect().await
         };
         let found = found.await.map_err(from_datafusion)?;
@@ -361,6 +385,15 @@ impl Work<'_> {
         self.fit.table[..own].iter().filter(|column| self.fit.added.iter().all(|added| added.name != column.name)).cloned().collect()
     }
 
+    /// The key among `columns` as t0, t1, …, in the table's types.
+    fn key(&self, columns: &[Column]) -> Vec<Expr> {
+        let find = |key: Column| {
+            let there = columns.iter().position(|column| column.name == key.name).expect("the key columns are among them");
+            cast(ident(format!("t{there}")), key.lake)
+        };
+        self.key_columns().into_iter().map(find).collect()
+    }
+
     /// Equal keys: k0, k1, … and those of `columns` as t0, t1, …
     fn on_keys(&self, prefix: &str, columns: &[Column]) -> Vec<Expr> {
         let on = self.load.state.key.iter().enumerate().map(|(index, key)| {
@@ -405,6 +438,11 @@ impl Work<'_> {
         changes.adds.extend_from_slice(&added);
         Ok(added)
     }
+}
+
+/// `columns` as t0, t1, …
+fn numbered(columns: &[Column]) -> Vec<Expr> {
+    (0..columns.len()).map(|index| ident(format!("t{index}"))).collect()
 }
 
 fn files_in(batch: &RecordBatch, column: usize) -> Vec<String> {

@@ -18,7 +18,7 @@ use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Pa
 use url::Url;
 
 use super::{files::Files, rows::Rows};
-use crate::error::{Beneath, Error, Result};
+use crate::error::{Beneath, Error, Result, io_error};
 
 /// Which state of a table is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,18 +170,6 @@ impl Place {
             }
         }
     }
-}
-
-/// Finds the operating system's error beneath another.
-pub(super) fn io_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
-    let mut current = Some(error);
-    while let Some(error) = current {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return Some(io);
-        }
-        current = error.source();
-    }
-    None
 }
 
 /// What the disk refused, with what to do about it.

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test reads the clock")]
 
 mod files;
+mod merges;
 mod model;
 mod roundtrip;
 

@@ -1,7 +1,7 @@
 //! One writer's Parquet files: where their bytes go, when a row group and a file end, what the log will say of them.
 //! Which rows go to which writer is `stage.rs`.
 
-use std::{collections::HashMap, fs::File, io::Write, sync::Arc, sync::atomic::Ordering};
+use std::{collections::HashMap, fs::File, io::Write, iter, sync::Arc, sync::atomic::Ordering};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
@@ -16,15 +16,19 @@ use parquet::{
     basic::{Compression, ZstdLevel},
     errors::ParquetError,
     file::properties::WriterProperties,
+    schema::types::ColumnPath,
 };
 use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 
 use super::{
     stage::{Message, Stage},
     stats,
-    table::{Place, disk_error, io_error},
+    table::{Place, disk_error},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result, io_error},
+    repeats::Repeats,
+};
 
 /// Files that one writer holds open; with more partitions than this the fullest is closed early.
 const OPEN_MAX: usize = 64;
@@ -120,7 +124,7 @@ impl<'a> Files<'a> {
 
     fn write(&mut self, values: Vec<Option<String>>, batch: &RecordBatch) -> Result<()> {
         if !self.open.contains_key(&values) {
-            let file = self.open(values.clone())?;
+            let file = self.open(values.clone(), batch)?;
             self.open.insert(values.clone(), file);
         }
         let file = self.open.get_mut(&values).expect("put there just now");
@@ -141,16 +145,21 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
-    fn open(&self, values: Vec<Option<String>>) -> Result<OpenFile> {
+    /// Starts a file, the first of whose rows these are.
+    fn open(&self, values: Vec<Option<String>>, first: &RecordBatch) -> Result<OpenFile> {
         let stage = self.stage;
         let path = stage.new_path(&values);
         let output = create(&stage.spec.place, &path)?;
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_created_by(concat!("weir ", env!("CARGO_PKG_VERSION")).to_owned())
-            .build();
+            .set_created_by(concat!("weir ", env!("CARGO_PKG_VERSION")).to_owned());
+        for (field, column) in stage.layout.fields().iter().zip(first.columns()) {
+            if !Repeats::of(iter::once(column)).may_pay() {
+                properties = properties.set_column_dictionary_enabled(ColumnPath::new(vec![field.name().clone()]), false);
+            }
+        }
         // Without Arrow's own schema in the footer every reader goes by Parquet's types, as Delta's do.
-        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(output.clone(), stage.layout.clone(), options)
             .map_err(|error| write_failed(&stage.spec.place, &path, error))?;
         Ok(OpenFile { path, values, output, writer, nan: vec![false; stage.layout.fields().len()] })
