@@ -1,7 +1,6 @@
 //! Where rows come from and go: one file per kind, the traits they share, and the two lists of kinds.
 //! Not here: pipelines as a whole, the order of a run, the scheduler. No connector knows another.
 
-pub mod bloom;
 pub mod browse;
 pub mod clickhouse;
 mod conform;
@@ -22,6 +21,7 @@ pub mod remote;
 mod repeats;
 pub mod retry;
 pub mod secret;
+pub mod spill;
 
 use std::{
     collections::HashMap,

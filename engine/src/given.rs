@@ -11,8 +11,7 @@ use datafusion::{
     logical_expr::{Expr, TableType},
     physical_plan::{ExecutionPlan, union::UnionExec},
 };
-
-use crate::spill::Spilled;
+use weir_connectors::spill::Spilled;
 
 /// How given rows meet those that a step makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

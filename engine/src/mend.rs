@@ -21,6 +21,7 @@ use datafusion::prelude::{DataFrame, SessionContext, col, lit};
 use futures::StreamExt;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use weir_connectors::spill::{SpillWriter, Spilled};
 use weir_connectors::{Coordinates, Interval, Purpose, RunContext, SinkContext};
 use weir_pipelines::{Mode, OnInvalid, Pipeline, SqlText};
 use weir_schemas::json;
@@ -42,7 +43,6 @@ use crate::{
     quarantine::{self, ENDED, Marks},
     query::Session,
     run::{Attempt, Events, Mending, RunOptions},
-    spill::{SpillWriter, Spilled},
     step::Input,
     workspace::Workspace,
 };

@@ -23,6 +23,7 @@ use datafusion::{
 };
 use parking_lot::Mutex;
 use serde::Serialize;
+use weir_connectors::spill::SpillWriter;
 use weir_connectors::{Error, Reject, Rejects, RunContext, Sink, SinkContext, lake, quote::identifier};
 use weir_pipelines::{Diagnostic, Mode, OnInvalid, OnSchemaChange, Rules, ShareMax};
 
@@ -30,7 +31,6 @@ use crate::{
     error::{Failure, Result},
     query::Session,
     reasons::Reasons,
-    spill::SpillWriter,
     workspace::Workspace,
 };
 

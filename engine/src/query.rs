@@ -35,13 +35,13 @@ use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use weir_connectors::spill::join::SpillJoins;
 use weir_connectors::{browse::TimeLimit, lake::Tables, remote::PushDown};
 use weir_pipelines::{SourceFile, SqlText};
 
 use crate::{
     check::Column,
     error::{Failure, Result},
-    join::SpillJoins,
     scheduler::Catalogue as Files,
     sql::diagnose,
     workspace::Workspace,

@@ -22,6 +22,7 @@ use datafusion::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
+use weir_connectors::spill::Spilled;
 use weir_connectors::{Blame, Error, Interval, Purpose, Retry, RunContext, SinkContext, lake};
 use weir_pipelines::Pipeline;
 
@@ -41,7 +42,6 @@ use crate::{
     publish::{self, Destination, Undecided},
     quarantine::{self, Marks},
     share,
-    spill::Spilled,
     step::{self, Reader, Step, StepTable},
     trace,
     workspace::Workspace,

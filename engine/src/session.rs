@@ -7,8 +7,7 @@ use datafusion::{
     execution::{SessionStateBuilder, runtime_env::RuntimeEnv},
     prelude::{SessionConfig, SessionContext},
 };
-
-use crate::join::SpillJoins;
+use weir_connectors::spill::join::SpillJoins;
 
 /// A run's joins keep this share of the limit in memory, so that steps side by side find room, and it takes as much for ten times the rows.
 const BUILD_SHARE: usize = 16;
@@ -53,4 +52,15 @@ pub fn fork(session: &SessionContext) -> SessionContext {
     catalogs.register_catalog(options.default_catalog, Arc::new(catalog));
     state.register_catalog_list(Arc::new(catalogs));
     SessionContext::new_with_state(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joins_of_a_run_may_go_to_disk() {
+        let session = session(Arc::new(RuntimeEnv::default()), 2, 1024, Frugality::Fast);
+        assert!(session.state().physical_optimizers().iter().any(|rule| rule.name() == "spill_joins"));
+    }
 }

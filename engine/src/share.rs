@@ -29,11 +29,9 @@ use datafusion::{
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
+use weir_connectors::spill::{SpillReader, SpillWriter};
 
-use crate::{
-    spill::{SpillReader, SpillWriter},
-    step::{Reader, row_estimate},
-};
+use crate::step::{Reader, row_estimate};
 
 /// What one reader may leave waiting in memory, per partition, and a batch. More goes to disk.
 const WAITING_BYTES_MAX: usize = 4 << 20;

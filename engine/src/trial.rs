@@ -7,6 +7,7 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::{error::Result as DfResult, logical_expr::LogicalPlan, physical_plan::execute_stream};
 use futures::StreamExt;
 use tokio::task::JoinSet;
+use weir_connectors::spill::{SpillWriter, Spilled};
 use weir_connectors::{Purpose, RunContext};
 use weir_pipelines::{Diagnostic, Diagnostics, OnInvalid, Pipeline, Spanned};
 
@@ -17,7 +18,6 @@ use crate::{
     plan::{self, Dataflow, Draft, Frugality, Inputs, PlannedStep, Replaced},
     run::{explain_step, reader, unmet},
     share,
-    spill::{SpillWriter, Spilled},
     step::{Input, Reader, Role, Step},
 };
 

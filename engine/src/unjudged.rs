@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use datafusion::{physical_plan::execute_stream, prelude::SessionContext};
 use futures::StreamExt;
+use weir_connectors::spill::{SpillWriter, Spilled};
 use weir_connectors::{Coordinates, RunContext};
 
 use crate::{
     error::{Failure, Result},
     plan::PlannedStep,
     run::explain_step,
-    spill::{SpillWriter, Spilled},
     step::{self, Input},
 };
 

@@ -1,5 +1,5 @@
-//! The keys of a run, asked which rows of a table may have one of them. Nearly all rows of a large table have none: these no join has to look at, to sort
-//! or to set aside on disk.
+//! The keys of a run, asked which rows of a table may have one of them. Nearly all rows of a large table have none: these no join has to look at or
+//! to set aside on disk.
 
 use std::{
     fmt,
@@ -28,7 +28,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::bloom::Bloom;
+use crate::spill::bloom::Bloom;
 
 /// What a key takes in the filter.
 const KEY_BYTES: usize = 2;

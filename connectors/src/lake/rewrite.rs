@@ -14,7 +14,7 @@ use arrow::{
 use datafusion::{
     common::JoinType,
     error::{DataFusionError, Result as DataFusionResult},
-    execution::{SendableRecordBatchStream, memory_pool::MemoryLimit},
+    execution::{SendableRecordBatchStream, SessionStateBuilder, memory_pool::MemoryLimit},
     functions_aggregate::expr_fn::{count, first_value, max, min},
     logical_expr::{Expr, Operator, binary_expr, cast, ident, lit, when},
     physical_plan::stream::RecordBatchStreamAdapter,
@@ -38,16 +38,15 @@ use super::{
     stage::{Spec, Stage},
     table::Place,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    spill::join::SpillJoins,
+};
 
 /// The name of the column that says which file a row of the table came from.
 const FILE: &str = "__weir_file";
-/// One part in so many of the memory limit that a join may hold as a hash table; beyond it, rows are sorted, which can spill.
-const HASHED_SHARE: u64 = 24;
-/// The same where the table holds nothing but keys of a fixed width, so that its size is known.
-const KEYS_SHARE: u64 = 8;
-/// What such a key takes in it, besides its values.
-const KEY_BYTES: u64 = 48;
+/// A join keeps this share of the memory limit in memory, and sets aside on disk what is more.
+const JOIN_SHARE: usize = 16;
 
 /// Works out what `load` does to `table` (none: it is to be made). `direct`: staged files may be added as they are.
 pub(super) async fn rewrite(
@@ -59,13 +58,7 @@ pub(super) async fn rewrite(
     changes: &mut publish::Changes,
 ) -> Result<()> {
     let columns = load.state.columns()?;
-    let keys = session(load, |limit| match keys_bytes(load, &columns, staged) {
-        Some(bytes) => bytes < limit / KEYS_SHARE,
-        None => are_few(staged, limit),
-    });
-    // It is the keys that are hashed, whatever is thought to be smaller: rows of the table have no known width.
-    keys.state_ref().write().config_mut().options_mut().optimizer.join_reordering = false;
-    let work = Work { load, fit, cx: session(load, |limit| are_few(staged, limit)), keys, staged: columns };
+    let work = Work { load, fit, cx: session(load), staged: columns };
     match load.state.mode()? {
         Mode::Snapshot => work.snapshot(table, staged, changes).await,
         _ => work.merge(table, staged, direct, changes).await,
@@ -74,7 +67,7 @@ pub(super) async fn rewrite(
 
 /// The first key column of staged files that holds a null.
 pub(super) async fn null_key(load: &LakeLoad, staged: &[Add]) -> Result<Option<String>> {
-    let cx = session(load, |limit| are_few(staged, limit));
+    let cx = session(load);
     for key in &load.state.key {
         let rows = read_staged(&cx, load, staged)?.filter(ident(key).is_null()).and_then(|rows| rows.limit(0, Some(1)));
         if rows.map_err(from_datafusion)?.count().await.map_err(from_datafusion)? > 0 {
@@ -86,7 +79,7 @@ pub(super) async fn null_key(load: &LakeLoad, staged: &[Add]) -> Result<Option<S
 
 /// A key that staged files hold more than once, as text.
 pub(super) async fn duplicate_key(load: &LakeLoad, staged: &[Add]) -> Result<Option<String>> {
-    let cx = session(load, |limit| are_few(staged, limit));
+    let cx = session(load);
     let keys: Vec<Expr> = load.state.key.iter().map(ident).collect();
     let found = async {
         let rows = read_staged_df(&cx, load, staged)?.select(keys.clone())?;
@@ -106,31 +99,29 @@ pub(super) async fn duplicate_key(load: &LakeLoad, staged: &[Add]) -> Result<Opt
     Ok(Some(parts.join(", ")))
 }
 
-/// Whether a hash table of all staged rows fits beside the rest.
-fn are_few(staged: &[Add], limit: u64) -> bool {
-    staged.iter().map(|add| add.size.unsigned_abs()).sum::<u64>() < limit / HASHED_SHARE
-}
-
-/// What a hash table of the keys of staged rows takes. None where that depends on the values.
-fn keys_bytes(load: &LakeLoad, columns: &[Column], staged: &[Add]) -> Option<u64> {
-    let widths = load.state.key.iter().map(|key| columns.iter().find(|column| column.name == *key)?.lake.primitive_width());
-    let width = widths.sum::<Option<usize>>()? as u64;
-    Some(staged.iter().map(super::stats::rows).sum::<u64>().saturating_mul(width + KEY_BYTES))
-}
-
-/// A session whose joins hash where `hashes`, which is given the memory limit, says that this fits.
-fn session(load: &LakeLoad, hashes: impl FnOnce(u64) -> bool) -> SessionContext {
+/// A session whose joins go to disk.
+fn session(load: &LakeLoad) -> SessionContext {
     let partitions = load.cx.partitions.max(1);
     let mut config = SessionConfig::new().with_target_partitions(partitions).with_batch_size(load.cx.batch_rows.max(1));
+    // It is the keys that are held, whatever is thought to be smaller: rows of the table have no known width. Each stream holds its part: what is
+    // copied to all does not go to disk.
+    let optimizer = &mut config.options_mut().optimizer;
+    optimizer.join_reordering = false;
+    optimizer.hash_join_single_partition_threshold = 0;
+    optimizer.hash_join_single_partition_threshold_rows = 0;
     if let MemoryLimit::Finite(limit) = load.cx.runtime.memory_pool.memory_limit() {
-        // Each sort sets some memory aside to merge what it spilled; several run at once, and all of them need to start.
-        let aside = (limit / (16 * partitions)).clamp(64 << 10, 10 << 20);
-        config = config.with_sort_spill_reservation_bytes(aside).set_bool("datafusion.optimizer.prefer_hash_join", hashes(limit as u64));
+        // Each aggregate sets some memory aside to merge what it spilled; several run at once, and all of them need to start.
+        config = config.with_sort_spill_reservation_bytes((limit / (16 * partitions)).clamp(64 << 10, 10 << 20));
     }
     if load.place.local.is_none() {
         load.cx.runtime.register_object_store(load.place.store_url().as_ref(), load.place.store.clone());
     }
-    SessionContext::new_with_config_rt(config, load.cx.runtime.clone())
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(load.cx.runtime.clone())
+        .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(SpillJoins { share: JOIN_SHARE }));
+    SessionContext::new_with_state(state.build())
 }
 
 fn read_staged(cx: &SessionContext, load: &LakeLoad, staged: &[Add]) -> Result<DataFrame> {
@@ -146,8 +137,6 @@ struct Work<'a> {
     load: &'a LakeLoad,
     fit: &'a Fit,
     cx: SessionContext,
-    /// For joins that hold keys alone.
-    keys: SessionContext,
     /// The columns of staged files.
     staged: Vec<Column>,
 }
@@ -168,7 +157,7 @@ impl Work<'_> {
             let columns = self.old_columns();
             let survivors = async {
                 let rows = self.table_rows(table, &columns, Some(&touched)).await?;
-                let others = |rows| self.keys_of(staged)?.join_on(rows, JoinType::RightAnti, self.on_keys("k", &columns));
+                let others = |rows| self.each_key_of(staged)?.join_on(rows, JoinType::RightAnti, self.on_keys("k", &columns));
                 keys.change(&self.cx, rows, numbered(&columns), self.key(&columns), others).await
             };
             let written = columns.iter().cloned().enumerate().map(|(index, column)| (column, index)).collect();
@@ -278,7 +267,7 @@ impl Work<'_> {
             let news = news.select(key.collect::<Vec<_>>())?;
             let rows = self.table_rows(table, &columns, Some(&touched)).await?;
             let close = |rows: DataFrame| {
-                let joined = rows.join_on(news, JoinType::Left, self.on_keys("k", &columns))?;
+                let joined = news.join_on(rows, JoinType::Right, self.on_keys("k", &columns))?;
                 let (to, current) = (columns.len() - 2, columns.len() - 1);
                 let closes = || ident("k0").is_not_null().and(ident(format!("t{current}")));
                 let mut out = numbered(&columns);
@@ -316,7 +305,7 @@ impl Work<'_> {
                 }
             }
             rows = rows.filter(keys.may_have(self.key(&columns)))?;
-            let found = self.keys_of(staged)?.join_on(rows, JoinType::RightSemi, self.on_keys("k", &columns))?;
+            let found = self.each_key_of(staged)?.join_on(rows, JoinType::RightSemi, self.on_keys("k", &columns))?;
             found.select(vec![ident(FILE)])?.distinct()?.collect().await
         };
         let found = found.await.map_err(from_datafusion)?;
@@ -369,7 +358,14 @@ impl Work<'_> {
     /// The keys of staged rows as k0, k1, …
     fn keys_of(&self, staged: &[Add]) -> DataFusionResult<DataFrame> {
         let keys = self.load.state.key.iter().enumerate().map(|(index, key)| ident(key).alias(format!("k{index}")));
-        read_staged_df(&self.keys, self.load, staged)?.select(keys.collect::<Vec<_>>())
+        read_staged_df(&self.cx, self.load, staged)?.select(keys.collect::<Vec<_>>())
+    }
+
+    /// The same, each once: many rows of one key could not be told apart on disk.
+    fn each_key_of(&self, staged: &[Add]) -> DataFusionResult<DataFrame> {
+        let keys = self.keys_of(staged)?;
+        // Of other modes no key comes twice.
+        if self.load.state.mode().is_ok_and(|mode| mode == Mode::DeleteInsert) { keys.distinct() } else { Ok(keys) }
     }
 
     /// The table's own key columns.

@@ -12,6 +12,7 @@ use arrow::{
 };
 use futures::StreamExt;
 use serde::Serialize;
+use weir_connectors::spill::{SpillWriter, Spilled};
 use weir_connectors::{Coordinates, Purpose, RunContext, incremental::fingerprint};
 use weir_pipelines::{OnInvalid, Pipeline, Source};
 
@@ -21,7 +22,6 @@ use crate::{
     error::Result,
     plan::{self, Frugality, Inputs},
     run::explain_step,
-    spill::{SpillWriter, Spilled},
     step,
     unjudged::{self, Wanted},
 };

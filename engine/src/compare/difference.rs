@@ -18,10 +18,10 @@ use futures::StreamExt;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
+use weir_connectors::spill::{SpillWriter, Spilled};
 use weir_schemas::json;
 
 use super::encode::{Codec, Column, Columns, conformed};
-use crate::spill::{SpillWriter, Spilled};
 
 /// Changed rows that are looked at together: so many at most, or of so many bytes.
 const CHANGED_AT_ONCE: usize = 1024;

@@ -9,6 +9,7 @@ use std::{collections::HashMap, fs::File, path::PathBuf, sync::Arc};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use weir_connectors::spill::Spilled;
 use weir_connectors::{Blame, RunContext};
 use weir_pipelines::{Expected, Operator, Pipeline, Sink};
 
@@ -19,7 +20,6 @@ use crate::{
     error::{Failure, Result},
     interval,
     plan::{self, Frugality, Replaced, taking_part},
-    spill::Spilled,
     trial::{self, Judge, Keeps, Trial},
     workspace::Workspace,
 };

@@ -23,6 +23,7 @@ use datafusion::{
     scalar::ScalarValue,
 };
 use futures::StreamExt;
+use weir_connectors::spill::{SpillWriter, Spilled};
 use weir_connectors::{
     RunContext,
     lake::{self, Version},
@@ -40,7 +41,6 @@ use crate::{
     history::History,
     now, params,
     plan::{self, Frugality, Outside, PlannedStep, fork},
-    spill::{SpillWriter, Spilled},
     step::{Reader, Step},
 };
 

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use datafusion::prelude::SessionContext;
+use weir_connectors::spill::Spilled;
 use weir_connectors::{RunContext, Sink, SinkContext, lake};
 
 use crate::{
@@ -10,7 +11,6 @@ use crate::{
     error::{Failure, Result},
     history::{Cursors, History, LoadRecord, RunStatus, Start},
     publish::{self, Destination, Undecided},
-    spill::Spilled,
     workspace::Workspace,
 };
 

@@ -10,10 +10,11 @@ use datafusion::{
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+use weir_connectors::spill::SpillWriter;
 use weir_connectors::{RunContext, lake};
 
 use super::ending::Ending;
-use crate::{books::Mends, error::Result, history::History, publish, quarantine, query::Session, spill::SpillWriter, workspace::Workspace};
+use crate::{books::Mends, error::Result, history::History, publish, quarantine, query::Session, workspace::Workspace};
 
 /// Removes rows of a pipeline's quarantine that were set aside before `before`: the mended and discarded ones, with `open` those that wait too.
 /// Returns how many, by step.

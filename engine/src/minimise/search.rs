@@ -7,12 +7,12 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use arrow::{array::BooleanArray, compute::filter_record_batch};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::StreamExt;
+use weir_connectors::spill::{SpillWriter, Spilled};
 
 use crate::{
     error::{Failure, Result},
     plan::Replaced,
     run::explain_step,
-    spill::{SpillWriter, Spilled},
 };
 
 /// The rows of each source.

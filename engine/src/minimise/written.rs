@@ -10,6 +10,7 @@ use arrow::{
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use indexmap::IndexMap;
+use weir_connectors::spill::Spilled;
 use weir_pipelines::{Given, GivenRows, Operator, Pipeline, Spanned};
 use weir_schemas::json;
 
@@ -17,7 +18,6 @@ use super::search::Input;
 use crate::{
     error::{Failure, Result},
     run::explain_step,
-    spill::Spilled,
     test::{given, value},
 };
 

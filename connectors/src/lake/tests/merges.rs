@@ -1,4 +1,4 @@
-//! Merges of more keys than may be hashed: what a filter of the keys lets go by, and what is sorted.
+//! Merges of more keys than a join holds: what a filter of the keys lets go by, and what goes to disk.
 
 use arrow::datatypes::DataType;
 use datafusion::logical_expr::{cast, ident, lit};
@@ -18,11 +18,11 @@ fn rows(ids: std::ops::Range<i64>, mark: &str) -> RecordBatch {
 
 /// A sink's context with the key of two columns and little memory.
 fn keyed(lake: &Lake, number: u32, mode: Mode) -> SinkContext {
-    SinkContext { key: vec!["name".into(), "id".into()], ..cx(&lake.run_within(number, 4 << 20), mode) }
+    SinkContext { key: vec!["name".into(), "id".into()], ..cx(&lake.run_within(number, 8 << 20), mode) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_keys_than_may_be_hashed_find_their_rows_in_every_mode() {
+async fn more_keys_than_a_join_holds_find_their_rows_in_every_mode() {
     for mode in [Mode::Merge, Mode::DeleteInsert, Mode::Snapshot] {
         let lake = Lake::new();
         publish(&sink(), &keyed(&lake, 1, mode), rows(0..60_000, "a")).await.expect("published");

@@ -35,12 +35,8 @@ use datafusion::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
-use weir_connectors::bloom::Bloom;
 
-use crate::{
-    spill::{SpillWriter, Spilled},
-    spill_table,
-};
+use super::{SpillWriter, Spilled, bloom::Bloom, table};
 
 /// Into how many parts a side is split at once.
 const PARTS: usize = 16;
@@ -150,7 +146,7 @@ impl SpillingJoin {
     /// The join of two parts, which may be split once more.
     fn of_parts(&self, left: Part, right: Part, is_smaller: bool) -> Result<Self> {
         let plan = |part: Part, side: &Arc<dyn ExecutionPlan>| match part {
-            Some(rows) => spill_table::plan(rows),
+            Some(rows) => table::plan(rows),
             None => Arc::new(EmptyExec::new(side.schema())),
         };
         let sides = vec![plan(left, self.join.left()), plan(right, self.join.right())];

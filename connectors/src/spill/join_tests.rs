@@ -7,13 +7,12 @@ use arrow::{
 };
 use datafusion::{
     datasource::MemTable,
-    execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder},
+    execution::{SessionStateBuilder, memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder},
     physical_plan::collect,
-    prelude::SessionContext,
+    prelude::{SessionConfig, SessionContext},
 };
 
 use super::*;
-use crate::session::{Frugality, session};
 
 /// Numbers that look random.
 struct Dice(u64);
@@ -52,7 +51,13 @@ async fn context(limit: Option<usize>, partitions: usize, tables: &[(&str, &[Rec
         Some(limit) => RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(limit))),
         None => RuntimeEnvBuilder::new(),
     };
-    let context = session(runtime.build_arc().expect("a runtime"), partitions, 1024, Frugality::Fast);
+    let state = SessionStateBuilder::new()
+        .with_config(SessionConfig::new().with_target_partitions(partitions).with_batch_size(1024))
+        .with_runtime_env(runtime.build_arc().expect("a runtime"))
+        .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(SpillJoins { share: 16 }))
+        .build();
+    let context = SessionContext::new_with_state(state);
     // The first table is the build side, with streams of its own.
     for setting in ["hash_join_single_partition_threshold = 0", "hash_join_single_partition_threshold_rows = 0", "join_reordering = false"]
     {
@@ -127,7 +132,7 @@ async fn every_kind_of_join_gives_the_same_from_disk() {
 
 /// The same session, whose joins keep less in memory.
 fn small(context: &SessionContext, share: usize) -> SessionContext {
-    let state = datafusion::execution::SessionStateBuilder::new_from_existing(context.state());
+    let state = SessionStateBuilder::new_from_existing(context.state());
     let rules = context.state().physical_optimizers().iter().filter(|rule| rule.name() != "spill_joins").cloned().collect::<Vec<_>>();
     let state = state.with_physical_optimizer_rules(rules).with_physical_optimizer_rule(Arc::new(SpillJoins { share })).build();
     SessionContext::new_with_state(state)
@@ -157,7 +162,7 @@ async fn parts_that_are_too_large_are_split_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_session_of_a_run_goes_to_disk_past_its_share() {
+async fn a_join_goes_to_disk_past_its_share() {
     let (a, b) = (table(8, 30_000, 3_000), table(9, 4_000, 4_000));
     let tables: [(&str, &[RecordBatch]); 2] = [("a", &a), ("b", &b)];
     let sql = "select a.k, a.v, b.v from a join b on a.k = b.k";

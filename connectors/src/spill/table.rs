@@ -19,7 +19,7 @@ use datafusion::{
 };
 use futures::StreamExt;
 
-use crate::spill::Spilled;
+use super::Spilled;
 
 /// Spilled rows as a table of one stream, which can be read any number of times.
 #[derive(Debug)]

@@ -1,6 +1,10 @@
 //! Batches on disk, in Arrow's stream format: written at the end, read from the start, by a reader that may follow the writer.
 //! The file goes when the last of them does.
 
+pub mod bloom;
+pub mod join;
+pub mod table;
+
 use std::{
     fmt,
     fs::{File, OpenOptions},
@@ -25,7 +29,7 @@ use datafusion::{
     physical_plan::stream::RecordBatchStreamAdapter,
 };
 
-use crate::spill_table::SpilledTable;
+use self::table::SpilledTable;
 
 /// A file that batches are written to.
 pub struct SpillWriter {
