@@ -1,10 +1,9 @@
-//! The keys of a run, asked which rows of a table may have one of them. Nearly all rows of a large table have none: these no join has to look at or
-//! to set aside on disk.
+//! The keys of a run, asked which rows of a table may have one of them. Nearly all rows of a large table have none: these no join has to look at.
 
 use std::{
     fmt,
     hash::{Hash, Hasher},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use arrow::{
@@ -19,16 +18,15 @@ use datafusion::{
     execution::{
         SendableRecordBatchStream, TaskContext,
         memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation},
+        runtime_env::RuntimeEnv,
     },
     logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
-    physical_plan::{stream::RecordBatchStreamAdapter, streaming::PartitionStream},
+    physical_plan::{EmptyRecordBatchStream, execute_stream, stream::RecordBatchStreamAdapter, streaming::PartitionStream},
     prelude::{DataFrame, SessionContext},
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use parking_lot::Mutex;
-use tokio::sync::mpsc;
 
-use crate::spill::bloom::Bloom;
+use crate::spill::{SpillWriter, Spilled, bloom::Bloom, join::alone};
 
 /// What a key takes in the filter.
 const KEY_BYTES: usize = 2;
@@ -47,8 +45,9 @@ struct Known {
     _memory: MemoryReservation,
 }
 
+/// Not the join's on disk, whose own filter would let the same rows through once more.
 fn state() -> RandomState {
-    RandomState::with_seed(0x5b1e_a5ed)
+    RandomState::with_seed(0x0b10_0b5e)
 }
 
 impl Keys {
@@ -78,6 +77,8 @@ impl Keys {
     }
 
     /// `rows`, those that may have a key as `change` makes them and all others as they are. `columns` of them come out, and `key` are those of the key.
+    /// Rows that may have a key are set aside on disk until all others have gone by: what the change holds in memory and what the table's reader holds
+    /// are not held at once.
     pub(super) async fn change(
         &self,
         cx: &SessionContext,
@@ -91,76 +92,93 @@ impl Keys {
         let rows = rows.select(asked)?.execute_stream().await?;
         let given = rows.schema();
         let given = Arc::new(Schema::new(given.fields()[..given.fields().len() - 1].to_vec()));
-        let (sender, receiver) = mpsc::channel(1);
-        let handed = Arc::new(Handed { schema: given.clone(), rows: Mutex::new(Some(receiver)) });
-        let handed = cx.read_table(Arc::new(StreamingTable::try_new(given.clone(), vec![handed])?))?;
-        let changed = change(handed)?.execute_stream().await?;
+        let aside = Arc::new(Aside { schema: given.clone(), rows: OnceLock::new() });
+        let changed = change(cx.read_table(Arc::new(StreamingTable::try_new(given.clone(), vec![aside.clone()])?))?)?;
+        let task = Arc::new(changed.task_ctx());
+        let changed = changed.create_physical_plan().await?;
         let schema = changed.schema();
         let gathered = BatchCoalescer::new(given, cx.copied_config().batch_size());
-        let others = Apart { rows, gathered, sender, schema: schema.clone() };
-        let others = stream::try_unfold(others, Apart::next).try_filter(|batch| std::future::ready(batch.num_rows() > 0));
-        // One task asks both in turn: while the one waits for its rows to be taken, the other takes them.
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::select(others, changed))))
+        let others = Others { rows, gathered, runtime: cx.runtime_env(), writer: None, aside, schema: schema.clone() };
+        let others = stream::try_unfold(others, Others::next).try_filter(|batch| std::future::ready(batch.num_rows() > 0));
+        let changed = stream::once(async move { execute_stream(changed, task) }).try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, others.chain(changed))))
     }
 }
 
-/// Rows of a table on their way: those that may have a key go to whoever changes them.
-struct Apart {
+/// Rows of a table on their way: those that may have a key are set aside.
+struct Others {
     rows: SendableRecordBatchStream,
     gathered: BatchCoalescer,
-    sender: mpsc::Sender<RecordBatch>,
-    /// What the other rows become.
+    runtime: Arc<RuntimeEnv>,
+    writer: Option<SpillWriter>,
+    aside: Arc<Aside>,
+    /// What the rows become.
     schema: SchemaRef,
 }
 
-impl Apart {
+impl Others {
     /// The next rows that have no key.
     async fn next(mut self) -> Result<Option<(RecordBatch, Self)>> {
         let Some(batch) = self.rows.try_next().await? else {
             self.gathered.finish_buffered_batch()?;
-            self.hand_over().await?;
+            self.set_aside()?;
+            let rows = self.writer.map(SpillWriter::finish).transpose()?;
+            self.aside.rows.get_or_init(|| rows);
             return Ok(None);
         };
         let last = batch.num_columns() - 1;
         let may_have = batch.column(last).as_boolean().clone();
         let columns: Vec<usize> = (0..last).collect();
         let batch = batch.project(&columns)?;
-        self.gathered.push_batch_with_filter(batch.clone(), &may_have)?;
-        self.hand_over().await?;
+        // Few rows of many batches, which would each hold the page that their texts stand in.
+        let few = filter_record_batch(&batch, &may_have)?;
+        if few.num_rows() > 0 {
+            self.gathered.push_batch(alone(&few)?)?;
+            self.set_aside()?;
+        }
         let others = filter_record_batch(&batch, &not(&may_have)?)?;
         Ok(Some((RecordBatch::try_new(self.schema.clone(), others.columns().to_vec())?, self)))
     }
 
-    async fn hand_over(&mut self) -> Result<()> {
+    fn set_aside(&mut self) -> Result<()> {
         while let Some(batch) = self.gathered.next_completed_batch() {
-            let left = |_| DataFusionError::Internal("nobody takes the rows that may change".into());
-            self.sender.send(batch).await.map_err(left)?;
+            let writer = match &mut self.writer {
+                Some(writer) => writer,
+                None => self.writer.insert(SpillWriter::create(&self.runtime, &self.aside.schema, "keys of the lake sink")?),
+            };
+            writer.write(&batch)?;
         }
         Ok(())
     }
 }
 
-/// Rows that are handed over while a query reads them.
-struct Handed {
+/// Rows that were set aside, once the others have gone by.
+struct Aside {
     schema: SchemaRef,
-    rows: Mutex<Option<mpsc::Receiver<RecordBatch>>>,
+    rows: OnceLock<Option<Spilled>>,
 }
 
-impl PartitionStream for Handed {
+impl PartitionStream for Aside {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let rows = self.rows.lock().take().ok_or_else(|| DataFusionError::Internal("rows that are handed over are read once".into()));
-        let rows = stream::iter([rows]).map_ok(|mut rows| stream::poll_fn(move |cx| rows.poll_recv(cx)).map(Ok)).try_flatten();
-        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows))
+        let schema = self.schema.clone();
+        match self.rows.get() {
+            Some(Some(rows)) => rows.stream(),
+            Some(None) => Box::pin(EmptyRecordBatchStream::new(schema)),
+            None => {
+                let early = DataFusionError::Internal("rows that may have a key are read before all others have gone by".into());
+                Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter([Err(early)])))
+            }
+        }
     }
 }
 
-impl fmt::Debug for Handed {
+impl fmt::Debug for Aside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Handed")
+        f.write_str("Aside")
     }
 }
 

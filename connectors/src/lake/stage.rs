@@ -110,7 +110,7 @@ impl Stage {
             MemoryLimit::Finite(bytes) => bytes,
             _ => usize::MAX,
         };
-        let row_group_bytes = (memory / (16 * spec.writers.max(1))).clamp(4 << 20, 32 << 20);
+        let row_group_bytes = (memory / (32 * spec.writers.max(1))).clamp(4 << 20, 32 << 20);
         Self {
             spec,
             inside,

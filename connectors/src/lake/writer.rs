@@ -32,6 +32,9 @@ use crate::{
 
 /// Files that one writer holds open; with more partitions than this the fullest is closed early.
 const OPEN_MAX: usize = 64;
+/// A page of values before it is compressed. A reader holds whole pages of text for as long as one row of them is on its way, and a writer one of each
+/// column.
+const PAGE_BYTES: usize = 256 << 10;
 /// Parts of one upload on their way at once.
 const PARTS_IN_FLIGHT: usize = 4;
 
@@ -152,6 +155,7 @@ impl<'a> Files<'a> {
         let output = create(&stage.spec.place, &path)?;
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_data_page_size_limit(PAGE_BYTES)
             .set_created_by(concat!("weir ", env!("CARGO_PKG_VERSION")).to_owned());
         for (field, column) in stage.layout.fields().iter().zip(first.columns()) {
             if !Repeats::of(iter::once(column)).may_pay() {

@@ -340,7 +340,7 @@ impl Splitter {
 }
 
 /// A batch whose texts hold nothing alive but themselves: each part would hold those of all.
-fn alone(batch: &RecordBatch) -> Result<RecordBatch> {
+pub(crate) fn alone(batch: &RecordBatch) -> Result<RecordBatch> {
     let columns = batch.columns().iter().map(|column| -> ArrayRef {
         match column.data_type() {
             DataType::Utf8View => Arc::new(column.as_string_view().gc()),

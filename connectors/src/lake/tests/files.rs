@@ -16,7 +16,11 @@ use datafusion::{
 use parquet::{
     basic::Type as PhysicalType,
     data_type::{Int96, Int96Type},
-    file::{properties::WriterProperties, writer::SerializedFileWriter},
+    file::{
+        metadata::{PageIndexPolicy, ParquetMetaDataReader},
+        properties::WriterProperties,
+        writer::SerializedFileWriter,
+    },
 };
 use serde_json::{Value, json};
 
@@ -321,4 +325,38 @@ async fn timestamps_of_old_writers_are_read_beyond_the_years_of_nanoseconds() {
         .await,
         ["1"]
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_have_small_groups_and_pages_and_dictionaries_where_values_repeat() {
+    let lake = Lake::new();
+    let mixed = |value: u64| value.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let part = |from: u64| {
+        let rows = from..from + 8192;
+        batch(vec![
+            ("id", Arc::new(rows.clone().map(mixed).map(u64::cast_signed).collect::<Int64Array>())),
+            ("kind", Arc::new(rows.clone().map(|row| Some(["one", "two", "three"][row as usize % 3])).collect::<StringArray>())),
+            ("text", Arc::new(rows.map(|row| Some(format!("{:016x}{:016x}", mixed(row), mixed(!row)))).collect::<StringArray>())),
+        ])
+    };
+    let load = stage(&sink(), &cx(&lake.run(1), Mode::Append), (0..40).map(|index| part(index * 8192)).collect()).await.expect("staged");
+    load.seal().await.expect("sealed");
+    load.publish().await.expect("published");
+    assert_eq!(lake.query("select count(distinct id), count(distinct text) from t", Version::Newest).await, ["327680|327680"]);
+    let mut groups = 0;
+    for path in lake.data_files() {
+        let file = std::fs::File::open(Path::new(&lake.path()).join(path)).expect("a file");
+        let metadata =
+            ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required).parse_and_finish(&file).expect("read");
+        let pages = metadata.offset_index().expect("an index of pages");
+        for (group, pages) in metadata.row_groups().iter().zip(pages) {
+            groups += 1;
+            assert!(group.compressed_size() < 5 << 20, "{}", group.compressed_size());
+            let has: Vec<bool> = group.columns().iter().map(|column| column.dictionary_page_offset().is_some()).collect();
+            assert_eq!(has, [false, true, false]);
+            let (bytes, count) = (group.column(2).uncompressed_size(), pages[2].page_locations().len() as i64);
+            assert!(bytes <= count * (320 << 10), "{bytes} bytes of text in {count} pages");
+        }
+    }
+    assert!(groups > 2, "{groups}");
 }
