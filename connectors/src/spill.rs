@@ -14,8 +14,9 @@ use std::{
 };
 
 use arrow::{
-    array::RecordBatch,
-    datatypes::SchemaRef,
+    array::{Array, ArrayRef, AsArray, GenericByteViewArray, RecordBatch, RecordBatchOptions},
+    buffer::Buffer,
+    datatypes::{ByteViewType, DataType, SchemaRef},
     ipc::{
         CompressionType,
         reader::StreamReader,
@@ -30,6 +31,22 @@ use datafusion::{
 };
 
 use self::table::SpilledTable;
+
+/// A batch that holds no more than its values: texts as they come from a file hold the whole page alive that they were in, and take it along to disk.
+pub fn alone(batch: &RecordBatch) -> Result<RecordBatch> {
+    fn held<T: ByteViewType>(column: &GenericByteViewArray<T>) -> bool {
+        column.total_buffer_bytes_used() < column.data_buffers().iter().map(Buffer::capacity).sum()
+    }
+    let columns = batch.columns().iter().map(|column| -> ArrayRef {
+        match column.data_type() {
+            DataType::Utf8View if held(column.as_string_view()) => Arc::new(column.as_string_view().gc()),
+            DataType::BinaryView if held(column.as_binary_view()) => Arc::new(column.as_binary_view().gc()),
+            _ => column.clone(),
+        }
+    });
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(batch.schema(), columns.collect(), &options)?)
+}
 
 /// A file that batches are written to.
 pub struct SpillWriter {
@@ -63,7 +80,7 @@ impl SpillWriter {
 
     /// Adds a batch.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.writer.write(batch)?;
+        self.writer.write(&alone(batch)?)?;
         self.rows += batch.num_rows() as u64;
         Ok(())
     }
@@ -150,5 +167,32 @@ impl Spilled {
             Err(error) => Box::new(std::iter::once(Err(error))),
         };
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), futures::stream::iter(batches)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::{
+        array::{BinaryViewArray, StringViewArray},
+        datatypes::{Field, Schema},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_few_rows_of_a_large_batch_are_written_without_the_texts_of_the_others() {
+        let texts = |row: usize| format!("a text that is too long to stand in its view {row}");
+        let all: StringViewArray = (0..100_000).map(|row| Some(texts(row))).collect();
+        let bytes: BinaryViewArray = (0..100_000).map(|row| Some(texts(row).into_bytes())).collect();
+        let fields = vec![Field::new("text", DataType::Utf8View, true), Field::new("bytes", DataType::BinaryView, true)];
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), vec![Arc::new(all), Arc::new(bytes)]).expect("a batch");
+        let few = batch.slice(70_000, 10);
+        let mut writer = SpillWriter::create(&RuntimeEnv::default(), &few.schema(), "a test").expect("a file");
+        writer.write(&few).expect("written");
+        let spilled = writer.finish().expect("finished");
+        let size = std::fs::metadata(path(spilled.file.as_ref()).expect("a path")).expect("a file").len();
+        assert!(size < 10_000, "{size} bytes");
+        let read: Vec<RecordBatch> = SpillReader::open(spilled.file.clone()).expect("opened").collect::<Result<_>>().expect("read");
+        assert_eq!(read, [few]);
     }
 }

@@ -26,7 +26,7 @@ use datafusion::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::spill::{SpillWriter, Spilled, bloom::Bloom, join::alone};
+use crate::spill::{SpillWriter, Spilled, alone, bloom::Bloom};
 
 /// What a key takes in the filter.
 const KEY_BYTES: usize = 2;

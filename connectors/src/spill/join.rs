@@ -5,10 +5,10 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions},
+    array::{ArrayRef, BooleanArray, RecordBatch},
     buffer::BooleanBuffer,
     compute::{filter_record_batch, interleave_record_batch},
-    datatypes::{DataType, SchemaRef},
+    datatypes::SchemaRef,
 };
 use datafusion::{
     common::{
@@ -36,7 +36,7 @@ use datafusion::{
 use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 
-use super::{SpillWriter, Spilled, bloom::Bloom, table};
+use super::{SpillWriter, Spilled, alone, bloom::Bloom, table};
 
 /// Into how many parts a side is split at once.
 const PARTS: usize = 16;
@@ -325,7 +325,7 @@ impl Splitter {
                 Some(writer) => writer,
                 None => part.insert(SpillWriter::create(&self.runtime, &self.schema, "join")?),
             };
-            writer.write(&alone(&interleave_record_batch(&gathered, places)?)?)?;
+            writer.write(&interleave_record_batch(&gathered, places)?)?;
             places.clear();
         }
         self.gathered.clear();
@@ -337,19 +337,6 @@ impl Splitter {
         self.write()?;
         self.parts.into_iter().map(|part| part.map(SpillWriter::finish).transpose()).collect()
     }
-}
-
-/// A batch whose texts hold nothing alive but themselves: each part would hold those of all.
-pub(crate) fn alone(batch: &RecordBatch) -> Result<RecordBatch> {
-    let columns = batch.columns().iter().map(|column| -> ArrayRef {
-        match column.data_type() {
-            DataType::Utf8View => Arc::new(column.as_string_view().gc()),
-            DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
-            _ => column.clone(),
-        }
-    });
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(batch.schema(), columns.collect(), &options)?)
 }
 
 /// Gives batches that are held in memory, and their memory back with each.

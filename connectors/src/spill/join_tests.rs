@@ -2,7 +2,7 @@
 
 use arrow::{
     array::{Int64Array, StringViewArray},
-    datatypes::{Field, Schema},
+    datatypes::{DataType, Field, Schema},
     util::display::{ArrayFormatter, FormatOptions},
 };
 use datafusion::{

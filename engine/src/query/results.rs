@@ -7,9 +7,8 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, AsArray, GenericByteViewArray, RecordBatch, RecordBatchOptions},
-    buffer::Buffer,
-    datatypes::{ByteViewType, DataType, SchemaRef},
+    array::RecordBatch,
+    datatypes::{DataType, SchemaRef},
 };
 use datafusion::{
     catalog::TableProvider,
@@ -19,7 +18,7 @@ use datafusion::{
 };
 use indexmap::IndexMap;
 use parking_lot::Mutex;
-use weir_connectors::lake::Tables;
+use weir_connectors::{lake::Tables, spill::alone};
 
 /// Bytes of an answer that is kept.
 const ANSWER_MAX: usize = 1 << 20;
@@ -196,9 +195,7 @@ impl Keeping {
 
     /// Takes a batch. None: it has become too large.
     pub fn take(mut self, batch: &RecordBatch) -> Option<Self> {
-        let columns = batch.columns().iter().map(alone).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let batch = RecordBatch::try_new_with_options(batch.schema(), columns, &options).ok()?;
+        let batch = alone(batch).ok()?;
         // What a slice holds alive counts, not what it shows.
         self.bytes += size_of::<RecordBatch>() + batch.get_array_memory_size();
         self.batches.push(batch);
@@ -213,22 +210,10 @@ impl Keeping {
     }
 }
 
-/// A column that holds no more than its values: texts as they come from a file hold the whole page alive that they were in.
-fn alone(column: &ArrayRef) -> ArrayRef {
-    fn held<T: ByteViewType>(column: &GenericByteViewArray<T>) -> bool {
-        column.total_buffer_bytes_used() < column.data_buffers().iter().map(Buffer::capacity).sum()
-    }
-    match column.data_type() {
-        DataType::Utf8View if held(column.as_string_view()) => Arc::new(column.as_string_view().gc()),
-        DataType::BinaryView if held(column.as_binary_view()) => Arc::new(column.as_binary_view().gc()),
-        _ => column.clone(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use arrow::{
-        array::{BinaryViewArray, StringViewArray},
+        array::{ArrayRef, BinaryViewArray, StringViewArray},
         datatypes::{Field, Schema},
     };
     use datafusion::{
