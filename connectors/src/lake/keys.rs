@@ -130,12 +130,8 @@ impl Others {
         let may_have = batch.column(last).as_boolean().clone();
         let columns: Vec<usize> = (0..last).collect();
         let batch = batch.project(&columns)?;
-        // Few rows of many batches, which would each hold the page that their texts stand in.
-        let few = filter_record_batch(&batch, &may_have)?;
-        if few.num_rows() > 0 {
-            self.gathered.push_batch(alone(&few)?)?;
-            self.set_aside()?;
-        }
+        gather(&mut self.gathered, &batch, &may_have)?;
+        self.set_aside()?;
         let others = filter_record_batch(&batch, &not(&may_have)?)?;
         Ok(Some((RecordBatch::try_new(self.schema.clone(), others.columns().to_vec())?, self)))
     }
@@ -150,6 +146,15 @@ impl Others {
         }
         Ok(())
     }
+}
+
+/// Adds the rows that may have a key: few rows of many batches, which would each hold the page alive that their texts stand in.
+fn gather(gathered: &mut BatchCoalescer, batch: &RecordBatch, may_have: &BooleanArray) -> Result<()> {
+    let few = filter_record_batch(batch, may_have)?;
+    if few.num_rows() > 0 {
+        gathered.push_batch(alone(&few)?)?;
+    }
+    Ok(())
 }
 
 /// Rows that were set aside, once the others have gone by.
@@ -220,5 +225,28 @@ impl ScalarUDFImpl for Keys {
         let mut hashes = vec![0; args.number_rows];
         let may_have = self.0.bloom.may_have(create_hashes(&columns, &state(), &mut hashes)?);
         Ok(ColumnarValue::Array(Arc::new(BooleanArray::new(may_have, None))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::{array::StringViewArray, datatypes::Field};
+
+    use super::*;
+
+    #[test]
+    fn rows_that_are_gathered_hold_no_text_of_those_that_go_by() {
+        let schema = Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8View, true)]));
+        let mut gathered = BatchCoalescer::new(schema.clone(), 1000);
+        for part in 0..100 {
+            let texts: StringViewArray =
+                (0..8192).map(|row| Some(format!("a text that is too long to stand in its view {}", part * 8192 + row))).collect();
+            let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(texts)]).expect("a batch");
+            let may_have: BooleanArray = (0..8192).map(|row| Some(row % 819 == 0)).collect();
+            gather(&mut gathered, &batch, &may_have).expect("gathered");
+        }
+        let batch = gathered.next_completed_batch().expect("a thousand rows");
+        assert_eq!(batch.num_rows(), 1000);
+        assert!(batch.get_array_memory_size() < 200_000, "{} bytes", batch.get_array_memory_size());
     }
 }

@@ -93,21 +93,6 @@ async fn rows_that_may_have_a_key_are_changed_and_all_others_go_by() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_set_aside_hold_no_text_of_those_that_go_by() {
-    let (session, rows, keys) = numbers(100_000).await;
-    let text = rows.parse_sql_expr("repeat('x', 50) || t1").expect("parsed").alias("t1");
-    let change = |rows: datafusion::prelude::DataFrame| rows.select(vec![(lit(-1_i64) * ident("t0")).alias("t0"), ident("t1")]);
-    let changed = keys.change(&session, rows, vec![ident("t0"), text], vec![ident("t0")], change).await.expect("started");
-    let batches: Vec<RecordBatch> = changed.try_collect().await.expect("ran");
-    let negative =
-        |batch: &&RecordBatch| batch.column(0).as_any().downcast_ref::<Int64Array>().expect("numbers").values().iter().any(|id| *id < 0);
-    let (rows, bytes) =
-        batches.iter().filter(negative).fold((0, 0), |sums, batch| (sums.0 + batch.num_rows(), sums.1 + batch.get_array_memory_size()));
-    assert!(rows >= 50, "{rows}");
-    assert!(bytes < rows * 500 + 10_000, "{bytes} bytes of {rows} rows");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_fails_of_either_rows_ends_both() {
     let (session, rows, keys) = numbers(100_000).await;
     let fails = "cast(cast(t0 as varchar) || 'x' as bigint)";
