@@ -24,9 +24,10 @@ def put(heading, lines):
     FILE.write_text("\n\n".join(part.strip() for part in [head, *sections]) + "\n")
 
 
-def has(heading):
-    """Whether there is a section under this heading."""
-    return FILE.exists() and f"## {heading}" in FILE.read_text().splitlines()
+def get(heading):
+    """The lines of the section under this heading, if there is one."""
+    text = FILE.read_text() if FILE.exists() else ""
+    return next((section.splitlines()[1:] for section in re.split(r"(?m)^(?=## )", text) if section.startswith(f"## {heading}\n")), None)
 
 
 def commit():

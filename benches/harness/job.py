@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import decimal
-import json
 import re
 import shutil
 import statistics
@@ -11,13 +10,12 @@ import subprocess
 
 import results
 from harness.measure import Failed, measure
-from harness.needs import BENCH, PEERS, PROGRAMS, WORK, free, python
+from harness.needs import PEERS, PROGRAMS, WORK, free, python
 
 MEMORY = "256MB"  # Weir's limit, and DuckDB's
 SLOW = 30  # seconds from which a peer runs once; twice as many where scale is large
 BIG = 2  # scales above are for Weir, its limits and few peers
 TENFOLD = 10  # the scale beside which Weir takes its turns with a tenth of the rows, too
-GROWTH = BENCH / "growth.json"
 KEY = ["l_orderkey", "l_linenumber"]
 SUMMED = ["l_orderkey", "l_quantity", "l_extendedprice"]
 
@@ -253,17 +251,13 @@ class Job:
         ours = [program for job in (self.tenth, self) if job for program in job.programs if not program.peer]
         return [f"{self.name}: {program.name}" for program in ours if program.failure]
 
-    def remember(self):
-        """Keeps what Weir took for all rows and for a tenth of them."""
+    def growth(self):
+        """What Weir took for a tenth of the rows, and for all of them: seconds and memory, by what they are told under."""
         if not self.tenth:
-            return
-        known = json.loads(GROWTH.read_text()) if GROWTH.exists() else {}
-        for all_rows, tenth in zip(self.mine(), self.tenth.programs, strict=True):
-            known.pop(key := f"{self.title}: {all_rows.name}", None)
-            if all_rows.runs and tenth.runs and not all_rows.failure and not tenth.failure:
-                figures = [[one.median(), max(run.memory for run in one.runs)] for one in (tenth, all_rows)]
-                known[key] = [*figures, results.commit()]
-        GROWTH.write_text(json.dumps(known, indent=1))
+            return {}
+        pairs = [pair for pair in zip(self.tenth.programs, self.mine(), strict=True) if all(one.runs and not one.failure for one in pair)]
+        figures = lambda one: (one.median(), max(run.memory for run in one.runs))  # noqa: E731
+        return {f"{self.title}: {all_rows.name}": (figures(tenth), figures(all_rows)) for tenth, all_rows in pairs}
 
 
 def at_most(text, goal, ratio):

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Rows of a stream are held until they are worth an insert: what is left of several streams goes in one.
-const HELD_BYTES: usize = 8 << 20;
+const HELD_BYTES: usize = 2 << 20;
 /// An insert that gets nothing for so long is ended, before the server gives it up.
 const IDLE: Duration = Duration::from_secs(10);
 /// A part is begun anew after so many bytes in the server's memory, however few rows they are.

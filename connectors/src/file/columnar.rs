@@ -28,7 +28,7 @@ use parquet::{
         async_reader::AsyncFileReader,
     },
     errors::{ParquetError, Result as ParquetResult},
-    file::metadata::{ParquetMetaData, ParquetMetaDataReader},
+    file::metadata::{ParquetMetaData, ParquetMetaDataReader, ParquetStatisticsPolicy},
 };
 
 use super::{
@@ -94,22 +94,26 @@ fn parquet_error(file: &FoundFile, error: ParquetError) -> Error {
     }
 }
 
-/// Reads a Parquet file's footer.
+/// Reads a Parquet file's footer, without the statistics in it: they grow with the row groups, and nobody asks for them.
 pub async fn parquet_footer(file: &FoundFile) -> Result<ArrowReaderMetadata> {
     if file.size_bytes == 0 {
         return Err(Error::user("corrupt", format!("\"{}\" is not a readable parquet file: it is empty", file.name))
             .setting("path")
             .help("write or fetch the file again"));
     }
+    let options = ArrowReaderOptions::new()
+        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
     match &file.location {
         Location::Local(path) => {
             let opened = File::open(path).map_err(|error| list::cannot_open(&file.name, path, error))?;
-            let footer = tokio::task::spawn_blocking(move || ArrowReaderMetadata::load(&opened, ArrowReaderOptions::new())).await;
+            let footer = tokio::task::spawn_blocking(move || ArrowReaderMetadata::load(&opened, options)).await;
             footer.map_err(|error| Error::weir("panic", "reading a footer panicked").because(error))?
         }
         Location::Remote(store, path) => {
             let mut reader = Ranges { store: store.clone(), path: path.clone(), size_bytes: file.size_bytes };
-            ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new()).await
+            ArrowReaderMetadata::load_async(&mut reader, options).await
         }
     }
     .map_err(|error| parquet_error(file, error))

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use parquet::{
     basic::{Compression as ParquetCompression, GzipLevel, ZstdLevel},
     errors::ParquetError,
-    file::properties::WriterProperties,
+    file::properties::{EnabledStatistics, WriterProperties},
 };
 
 use super::{Compression, Format, parquet::ParquetWriter};
@@ -171,7 +171,11 @@ impl Encoder {
                     _ => ParquetCompression::UNCOMPRESSED,
                 };
                 let group_bytes = (memory_bytes / 8).clamp(GROUP_BYTES.0, GROUP_BYTES.1);
-                let properties = WriterProperties::builder().set_compression(compression);
+                // An index of pages would be held for all of the file until its end; row groups are small enough to be passed over.
+                let properties = WriterProperties::builder()
+                    .set_compression(compression)
+                    .set_statistics_enabled(EnabledStatistics::Chunk)
+                    .set_offset_index_disabled(true);
                 Writer::Parquet(Box::new(ParquetWriter::new(buffer.clone(), schema, properties, group_bytes, layout.delta_encodings)))
             }
             Format::Arrow => {

@@ -100,6 +100,21 @@ async fn parquet_is_written_without_delta_encodings_where_they_are_not_wanted() 
 }
 
 #[tokio::test]
+async fn parquet_says_of_row_groups_what_is_in_them_and_keeps_nothing_of_pages() {
+    use parquet::file::{reader::FileReader, serialized_reader::SerializedFileReader};
+    let dir = tempfile::tempdir().expect("a folder");
+    let load = stage("path = \"a.parquet\"", &context(dir.path(), Mode::Replace, "run"), vec![rows(50_000)]).await.expect("staged");
+    load.seal().await.expect("sealed");
+    load.publish().await.expect("published");
+    let file = SerializedFileReader::new(fs::File::open(dir.path().join("a.parquet")).expect("a file")).expect("Parquet");
+    for column in file.metadata().row_group(0).columns() {
+        let statistics = column.statistics().expect("statistics");
+        assert_eq!((statistics.null_count_opt(), statistics.min_bytes_opt().is_some()), (Some(0), true));
+        assert_eq!((column.column_index_offset(), column.offset_index_offset()), (None, None));
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_goes_to_the_disk_while_it_is_written_is_whole() {
     let dir = tempfile::tempdir().expect("a folder");
     let batches: Vec<RecordBatch> = (0..50).map(|_| rows(100_000)).collect();
