@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import decimal
+import os
 import re
 import shutil
 import statistics
@@ -139,6 +140,8 @@ class Job:
             with open(file, "rb", buffering=0) as warm:
                 while warm.read(1 << 22):
                     pass
+        # What was written before, by whomever, is not written to the disk meanwhile.
+        os.sync()
         one, said = measure(list(map(str, program.command)), program.environment, [pid for _, pid in self.servers])
         found = program.found(said)
         if found is None:

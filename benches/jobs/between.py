@@ -144,7 +144,6 @@ class Incremental(FromPostgres):
                 else:
                     place.mkdir()
                     files()
-                os.sync()
 
             made = Program(name, command, found, [], SUMMED, prepare, [], environment, **more)
             made.keep = lambda: place.rename(first)

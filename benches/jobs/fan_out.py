@@ -59,7 +59,6 @@ class FanOut(Job):
     def prepare(self):
         self.postgres.database()
         self.clickhouse.database()
-        os.sync()
 
     def list(self):
         environment = {**self.postgres.environment, **self.clickhouse.environment}

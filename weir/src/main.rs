@@ -9,7 +9,7 @@ fn give_memory_back() {
     /// Larger pieces are mapped for themselves, and unmapped when they are freed.
     const MAPPED_BYTES: libc::c_int = 256 << 10;
     /// What an arena keeps of what is free at its end: with less it is given back and asked for again for every batch.
-    const KEPT_BYTES: libc::c_int = 4 << 20;
+    const KEPT_BYTES: libc::c_int = 1 << 20;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let arenas = libc::c_int::try_from(processors).unwrap_or(libc::c_int::MAX);
     for (variable, setting, value) in [

@@ -119,25 +119,35 @@ pub async fn parquet_footer(file: &FoundFile) -> Result<ArrowReaderMetadata> {
     .map_err(|error| parquet_error(file, error))
 }
 
-/// Streams the wanted columns of one row group, and says how many stored bytes that takes.
+/// The row groups that a footer tells of, each with a footer of its own: what is said of a group goes when the group has been read.
+pub fn row_groups(file: &FoundFile, footer: ArrowReaderMetadata) -> impl Iterator<Item = Result<ArrowReaderMetadata>> {
+    let metadata = footer.metadata().clone();
+    drop(footer);
+    let mut metadata = Arc::unwrap_or_clone(metadata).into_builder();
+    let groups = metadata.take_row_groups();
+    let about = metadata.build().file_metadata().clone();
+    groups.into_iter().map(move |group| {
+        let one = Arc::new(ParquetMetaData::new(about.clone(), vec![group]));
+        ArrowReaderMetadata::try_new(one, ArrowReaderOptions::new()).map_err(|error| corrupt(file, "parquet", error))
+    })
+}
+
+/// Streams the wanted columns of a footer's row groups, and says how many stored bytes that takes.
 pub async fn parquet_rows(
     file: Arc<FoundFile>,
-    footer: &ArrowReaderMetadata,
-    row_group: usize,
+    footer: ArrowReaderMetadata,
     wanted: &SchemaRef,
     batch_rows: usize,
 ) -> Result<(BoxStream<'static, Result<RecordBatch>>, u64)> {
     let schema = footer.schema();
     let roots = wanted.fields().iter().filter_map(|field| schema.index_of(field.name()).ok());
     let mask = ProjectionMask::roots(footer.parquet_schema(), roots);
-    let columns = footer.metadata().row_group(row_group).columns().iter().enumerate();
-    let bytes = columns.filter(|(leaf, _)| mask.leaf_included(*leaf)).map(|(_, column)| column.compressed_size().max(0) as u64).sum();
-    let footer = footer.clone();
+    let leaves = footer.metadata().row_groups().iter().flat_map(|group| group.columns().iter().enumerate());
+    let bytes = leaves.filter(|(leaf, _)| mask.leaf_included(*leaf)).map(|(_, column)| column.compressed_size().max(0) as u64).sum();
     let rows: BoxStream<'static, Result<RecordBatch>> = match &file.location {
         Location::Local(path) => {
             let opened = File::open(path).map_err(|error| list::cannot_open(&file.name, path, error))?;
             let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(opened, footer)
-                .with_row_groups(vec![row_group])
                 .with_projection(mask)
                 .with_batch_size(batch_rows)
                 .build()
@@ -147,7 +157,6 @@ pub async fn parquet_rows(
         Location::Remote(store, path) => {
             let reader = Ranges { store: store.clone(), path: path.clone(), size_bytes: file.size_bytes };
             let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, footer)
-                .with_row_groups(vec![row_group])
                 .with_projection(mask)
                 .with_batch_size(batch_rows)
                 .build()

@@ -74,8 +74,8 @@ pub struct Part {
 pub enum Content {
     /// Records of text.
     Text,
-    /// Row groups.
-    Parquet(ArrowReaderMetadata),
+    /// Row groups of these columns, and how many rows they have. What a footer says besides grows with the file, and is read again with its rows.
+    Parquet(SchemaRef, Option<u64>),
     /// Batches with these columns.
     Arrow(SchemaRef),
     /// Blocks with these columns.
@@ -250,7 +250,7 @@ impl ExecutionPlan for FileScan {
             // Never exact: rows that do not fit leave the stream, and an exact count would answer queries without reading.
             let parts = &self.run.files.parts;
             let rows = parts.iter().map(|part| match &part.content {
-                Content::Parquet(footer) => usize::try_from(footer.metadata().file_metadata().num_rows()).ok(),
+                Content::Parquet(_, rows) => rows.and_then(|rows| usize::try_from(rows).ok()),
                 _ => None,
             });
             statistics.num_rows = rows.sum::<Option<usize>>().map_or(Precision::Absent, Precision::Inexact);
@@ -265,7 +265,7 @@ impl ExecutionPlan for FileScan {
 enum Work {
     Block { part: Arc<Part>, decoder: Option<Arc<dyn BlockDecoder>>, bytes: Buffer, from: usize, first_line: u64, bad: Vec<BadRecord> },
     Rows { part: Arc<Part>, adapter: Arc<Adapter>, rows: RecordBatch, first_row: u64 },
-    RowGroup { part: Arc<Part>, adapter: Arc<Adapter>, index: usize, first_row: u64 },
+    RowGroup { part: Arc<Part>, adapter: Arc<Adapter>, footer: ArrowReaderMetadata, first_row: u64 },
 }
 
 /// What the readers and the streams of one scan share.
@@ -377,14 +377,21 @@ impl Execution {
                     }
                 }
             }
-            Content::Parquet(footer) => {
-                let adapter = Arc::new(Adapter::new(file, footer.schema(), &self.wanted)?);
+            Content::Parquet(schema, _) => {
+                let footer = files.opening.handle.block_on(columnar::parquet_footer(file))?;
+                if footer.schema() != schema {
+                    let message = format!("cannot read \"{}\": its columns are not those that it had when the run began", file.name);
+                    return Err(Error::system("columns-changed", message).setting("path").help("run again"));
+                }
+                let adapter = Arc::new(Adapter::new(file, schema, &self.wanted)?);
                 let mut first_row = 1;
-                for (index, group) in footer.metadata().row_groups().iter().enumerate() {
-                    if send(Work::RowGroup { part: part.clone(), adapter: adapter.clone(), index, first_row })?.is_err() {
+                for group in columnar::row_groups(file, footer) {
+                    let footer = group?;
+                    let rows = footer.metadata().row_group(0).num_rows().max(0) as u64;
+                    if send(Work::RowGroup { part: part.clone(), adapter: adapter.clone(), footer, first_row })?.is_err() {
                         return Ok(Err(Gone));
                     }
-                    first_row += group.num_rows().max(0) as u64;
+                    first_row += rows;
                 }
             }
             Content::Arrow(schema) | Content::Avro(schema) => {
@@ -557,10 +564,9 @@ impl PartitionStream {
                 }
             }
             Work::Rows { part, adapter, rows, first_row } => self.adapt(&part, &adapter, &rows, first_row)?,
-            Work::RowGroup { part, adapter, index, first_row } => {
-                let Content::Parquet(footer) = &part.content else { unreachable!("only parquet files have row groups") };
+            Work::RowGroup { part, adapter, footer, first_row } => {
                 let batch_rows = run.files.cx.run.batch_rows.max(1);
-                let (rows, bytes) = columnar::parquet_rows(part.file.clone(), footer, index, &run.wanted, batch_rows).await?;
+                let (rows, bytes) = columnar::parquet_rows(part.file.clone(), footer, &run.wanted, batch_rows).await?;
                 run.files.read.add_bytes(bytes);
                 self.group = Some((part, adapter, rows, first_row));
             }

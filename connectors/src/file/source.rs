@@ -161,7 +161,7 @@ fn rows_of(files: &[Arc<FoundFile>], contents: &[Content]) -> Option<u64> {
         return None;
     }
     let rows = contents.iter().map(|content| match content {
-        Content::Parquet(footer) => u64::try_from(footer.metadata().file_metadata().num_rows()).ok(),
+        Content::Parquet(_, rows) => *rows,
         _ => None,
     });
     rows.sum()
@@ -282,7 +282,8 @@ async fn learn_binary(format: Format, files: &[Arc<FoundFile>], opening: &Openin
     let contents: Vec<Content> = futures::stream::iter(files[..looked_at].to_vec())
         .map(|file| async move {
             if format == Format::Parquet {
-                return Ok(Content::Parquet(columnar::parquet_footer(&file).await?));
+                let footer = columnar::parquet_footer(&file).await?;
+                return Ok(Content::Parquet(footer.schema().clone(), u64::try_from(footer.metadata().file_metadata().num_rows()).ok()));
             }
             let opening = opening.clone();
             let learnt = tokio::task::spawn_blocking(move || match format {
@@ -298,8 +299,7 @@ async fn learn_binary(format: Format, files: &[Arc<FoundFile>], opening: &Openin
     let (mut first_in, mut typed) = (HashMap::new(), HashSet::new());
     for (content, file) in contents.iter().zip(files) {
         let schema = match content {
-            Content::Parquet(footer) => footer.schema(),
-            Content::Arrow(schema) | Content::Avro(schema) => schema,
+            Content::Parquet(schema, _) | Content::Arrow(schema) | Content::Avro(schema) => schema,
             Content::Text => continue,
         };
         for field in schema.fields() {

@@ -47,13 +47,16 @@ const DEPTH_MAX: u64 = 4;
 /// A build side of less than this is not split, whatever the limit.
 const BUILD_MIN: usize = 4 << 10;
 
+/// What a row of the build side takes in DataFusion's hash table, besides itself: more than itself, where it is a key of numbers.
+const HASHED_BYTES: usize = 32;
+
 /// Rows of a side that are gathered before they are written to their parts.
 const GATHERED_ROWS: usize = 32 << 10;
 
 /// Lets hash joins go to disk.
 #[derive(Debug)]
 pub struct SpillJoins {
-    /// A build side stays in memory up to this share of the limit. DataFusion needs about three times what the rows take, while it builds.
+    /// A build side and its hash table stay in memory up to this share of the limit. DataFusion needs about twice what the rows take, while it builds.
     pub share: usize,
 }
 
@@ -184,7 +187,7 @@ impl Work {
         let (mut held, mut bytes) = (Vec::new(), 0);
         let next = loop {
             let Some(batch) = left.try_next().await? else { break None };
-            let size = batch.get_array_memory_size();
+            let size = batch.get_array_memory_size() + batch.num_rows() * HASHED_BYTES;
             if bytes + size > most || memory.try_grow(size).is_err() {
                 break Some(batch);
             }

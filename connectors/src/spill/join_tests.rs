@@ -171,3 +171,17 @@ async fn a_join_goes_to_disk_past_its_share() {
     assert!(meant == found);
     assert_eq!(spills, 2 * PARTS);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_hash_table_of_a_narrow_side_takes_counts() {
+    let (few, many, b) = (table(8, 30_000, 1_000_000), table(8, 100_000, 1_000_000), table(9, 4_000, 4_000));
+    let tables: [(&str, &[RecordBatch]); 3] = [("few", &few), ("many", &many), ("b", &b)];
+    // A sixteenth of the limit is 2 MB: keys of 8 bytes fit, with what they take in a table only the few do.
+    for (side, spilled) in [("few", 0), ("many", 2 * PARTS)] {
+        let sql = format!("select b.v from {side} join b on {side}.k = b.k");
+        let (meant, _) = answer(&context(None, 1, &tables).await, &sql).await.expect(&sql);
+        let (found, spills) = answer(&context(Some(32 << 20), 1, &tables).await, &sql).await.expect(&sql);
+        assert!(meant == found);
+        assert_eq!(spills, spilled, "{side}");
+    }
+}

@@ -428,6 +428,46 @@ async fn parquet_and_arrow_files_are_read_back() {
     }
 }
 
+/// Writes the numbers up to 1,000 in row groups of 100.
+fn write_groups(path: &Path, column: &str) {
+    use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
+    let numbers: ArrayRef = Arc::new(UInt64Array::from_iter_values(0..1000));
+    let batch = RecordBatch::try_from_iter([(column, numbers)]).expect("a batch");
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(100)).build();
+    let mut writer = ArrowWriter::try_new(fs::File::create(path).expect("a file"), batch.schema(), Some(properties)).expect("a writer");
+    writer.write(&batch).expect("written");
+    assert_eq!(writer.close().expect("closed").num_row_groups(), 10);
+}
+
+#[tokio::test]
+async fn every_row_group_is_read_with_its_numbers() {
+    let dir = tempfile::tempdir().expect("a folder");
+    write_groups(&dir.path().join("a.parquet"), "n");
+    let (cx, _) = context(dir.path());
+    let rooted = dir.path().canonicalize().expect("a path");
+    for path in ["a.parquet".to_owned(), format!("file://{}/a.parquet", rooted.display())] {
+        let (_, rows) = read(&format!("path = \"{path}\"\nmetadata = [\"_row\"]"), &cx).await.expect("rows");
+        let mut wanted: Vec<String> = (0..1000).map(|number| format!("{number}|{}", number + 1)).collect();
+        wanted.sort();
+        assert_eq!(rows, wanted, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_was_replaced_by_one_with_other_columns_is_not_read() {
+    let dir = tempfile::tempdir().expect("a folder");
+    write_groups(&dir.path().join("a.parquet"), "n");
+    let (cx, _) = context(dir.path());
+    let opened = settings("path = \"a.parquet\"").open(&cx).await.expect("opens");
+    write_groups(&dir.path().join("a.parquet"), "m");
+    let session = SessionContext::new();
+    session.register_table("rows", opened.table).expect("registered");
+    let error = session.sql("select * from rows").await.expect("planned").collect().await.expect_err("other columns");
+    let error = Error::find(&error).expect("Weir's error");
+    assert_eq!(error.message, "cannot read \"a.parquet\": its columns are not those that it had when the run began");
+    assert_eq!((error.code, error.help.as_deref()), ("columns-changed", Some("run again")));
+}
+
 #[tokio::test]
 async fn a_binary_value_that_does_not_fit_is_a_bad_row() {
     let dir = tempfile::tempdir().expect("a folder");
