@@ -56,7 +56,7 @@ const WITHOUT_A_CASE: [(&str, &str); 14] = [
     ),
     (
         "something else writes to the same place in the same moment",
-        "changed-meanwhile clickhouse-busy clickhouse-changed columns-changed lake-busy lake-changed load-lost load-settled \
+        "changed-meanwhile clickhouse-busy clickhouse-changed columns-changed file-changed lake-busy lake-changed load-lost load-settled \
          rows-lost table-changed",
     ),
     ("a right is missing that whoever runs the tests may have", "lake-read-only lake-write ledger unreadable"),

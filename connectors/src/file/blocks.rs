@@ -228,6 +228,7 @@ mod tests {
             let opening = Opening {
                 compression: None,
                 encoding: Some(Encoding::Utf8),
+                as_listed: true,
                 read: None,
                 handle: Handle::current(),
                 cancel: CancellationToken::new(),

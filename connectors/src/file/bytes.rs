@@ -112,6 +112,8 @@ pub struct Opening {
     pub compression: Option<Compression>,
     /// How its text is encoded; none for what is not text.
     pub encoding: Option<Encoding>,
+    /// It must be the file that was listed: what was learnt of it holds for no other, or it is remembered as read.
+    pub as_listed: bool,
     /// Told how many bytes were taken, as stored; none while learning a schema.
     pub read: Option<Arc<ReadCount>>,
     /// The runtime that object stores are asked on.
@@ -124,9 +126,18 @@ impl Input {
     /// Opens a file. Never call it, nor read from it, on a thread that runs async tasks.
     pub fn open(file: &FoundFile, opening: &Opening) -> Result<Self> {
         let raw: Box<dyn Read + Send> = match &file.location {
-            Location::Local(path) => Box::new(File::open(path).map_err(|error| list::cannot_open(&file.name, path, error))?),
+            Location::Local(path) => {
+                let opened = File::open(path).map_err(|error| list::cannot_open(&file.name, path, error))?;
+                if opening.as_listed {
+                    file.expect_local(&opened.metadata().map_err(|error| list::cannot_open(&file.name, path, error))?)?;
+                }
+                Box::new(opened)
+            }
             Location::Remote(store, path) => {
                 let got = opening.handle.block_on(store.get(path)).map_err(|error| list::remote_error(&file.name, error))?;
+                if opening.as_listed {
+                    file.expect_remote(&got.meta)?;
+                }
                 Box::new(Remote {
                     chunks: got.into_stream(),
                     current: Bytes::new(),
@@ -395,8 +406,14 @@ pub(super) mod tests {
     async fn read(folder: &Path, name: &str, encoding: Option<Encoding>) -> Result<(Vec<u8>, u64)> {
         let file = list::list(&[name.into()], folder, None, &HashMap::new()).await?.remove(0);
         let count = Arc::new(ReadCount::default());
-        let opening =
-            Opening { compression: None, encoding, read: Some(count.clone()), handle: Handle::current(), cancel: CancellationToken::new() };
+        let opening = Opening {
+            compression: None,
+            encoding,
+            as_listed: true,
+            read: Some(count.clone()),
+            handle: Handle::current(),
+            cancel: CancellationToken::new(),
+        };
         let read = move || {
             let mut input = Input::open(&file, &opening)?;
             let (mut bytes, mut part) = (Vec::new(), [0; 1000]);

@@ -5,21 +5,22 @@ use std::{
     fs::File,
     io::{BufReader, Read},
     ops::Range,
+    path::Path,
     sync::Arc,
 };
 
 use arrow::{
-    array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt64Array, new_null_array},
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt64Array, new_null_array},
     buffer::{BooleanBuffer, NullBuffer},
     compute::{CastOptions, can_cast_types, cast_with_options, filter, filter_record_batch, kernels::cmp::not_distinct},
-    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+    datatypes::{DataType, Decimal128Type, Field, Schema, SchemaRef, TimeUnit},
     error::ArrowError,
     ipc::reader::StreamReader,
 };
 use arrow_avro::reader::ReaderBuilder;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryFutureExt, future::BoxFuture, stream::BoxStream};
-use object_store::{ObjectStore, ObjectStoreExt, path::Path as ObjectPath};
+use object_store::{GetOptions, OBJECT_STORE_COALESCE_DEFAULT, ObjectStore, coalesce_ranges, path::Path as ObjectPath};
 use parking_lot::Mutex;
 use parquet::{
     arrow::{
@@ -57,25 +58,36 @@ fn arrow_error(file: &FoundFile, what: &str, error: ArrowError) -> Error {
     }
 }
 
-/// An object read by ranges.
+/// An object read by ranges, which are all of one version.
 struct Ranges {
     store: Arc<dyn ObjectStore>,
     path: ObjectPath,
-    size_bytes: u64,
+    file: FoundFile,
+}
+
+impl Ranges {
+    async fn get(&self, range: Range<u64>) -> Result<Bytes> {
+        let options = GetOptions { range: Some(range.into()), ..GetOptions::default() };
+        let remote = |error| list::remote_error(&self.file.name, error);
+        let got = self.store.get_opts(&self.path, options).await.map_err(remote)?;
+        self.file.expect_remote(&got.meta)?;
+        got.bytes().await.map_err(remote)
+    }
 }
 
 impl AsyncFileReader for Ranges {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
-        self.store.get_range(&self.path, range).map_err(|error| ParquetError::External(Box::new(error))).boxed()
+        self.get(range).map_err(|error| ParquetError::External(Box::new(error))).boxed()
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
-        async move { self.store.get_ranges(&self.path, &ranges).await.map_err(|error| ParquetError::External(Box::new(error))) }.boxed()
+        let fetched = async move { coalesce_ranges(&ranges, |range| self.get(range), OBJECT_STORE_COALESCE_DEFAULT).await };
+        fetched.map_err(|error| ParquetError::External(Box::new(error))).boxed()
     }
 
     fn get_metadata<'a>(&'a mut self, options: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
         async move {
-            let size_bytes = self.size_bytes;
+            let size_bytes = self.file.size_bytes;
             let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options);
             Ok(Arc::new(reader.load_and_finish(self, size_bytes).await?))
         }
@@ -83,11 +95,18 @@ impl AsyncFileReader for Ranges {
     }
 }
 
+/// Opens a Parquet file on a disk.
+fn open_local(file: &FoundFile, path: &Path) -> Result<File> {
+    let opened = File::open(path).map_err(|error| list::cannot_open(&file.name, path, error))?;
+    file.expect_local(&opened.metadata().map_err(|error| list::cannot_open(&file.name, path, error))?)?;
+    Ok(opened)
+}
+
 /// Says that an object could not be read, or that what was read is damaged.
 fn parquet_error(file: &FoundFile, error: ParquetError) -> Error {
     match error {
-        ParquetError::External(inner) => match inner.downcast::<object_store::Error>() {
-            Ok(inner) => list::remote_error(&file.name, *inner),
+        ParquetError::External(inner) => match inner.downcast::<Error>() {
+            Ok(inner) => *inner,
             Err(inner) => corrupt(file, "parquet", ParquetError::External(inner)),
         },
         other => corrupt(file, "parquet", other),
@@ -107,12 +126,12 @@ pub async fn parquet_footer(file: &FoundFile) -> Result<ArrowReaderMetadata> {
         .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
     match &file.location {
         Location::Local(path) => {
-            let opened = File::open(path).map_err(|error| list::cannot_open(&file.name, path, error))?;
+            let opened = open_local(file, path)?;
             let footer = tokio::task::spawn_blocking(move || ArrowReaderMetadata::load(&opened, options)).await;
             footer.map_err(|error| Error::weir("panic", "reading a footer panicked").because(error))?
         }
         Location::Remote(store, path) => {
-            let mut reader = Ranges { store: store.clone(), path: path.clone(), size_bytes: file.size_bytes };
+            let mut reader = Ranges { store: store.clone(), path: path.clone(), file: file.clone() };
             ArrowReaderMetadata::load_async(&mut reader, options).await
         }
     }
@@ -146,7 +165,7 @@ pub async fn parquet_rows(
     let bytes = leaves.filter(|(leaf, _)| mask.leaf_included(*leaf)).map(|(_, column)| column.compressed_size().max(0) as u64).sum();
     let rows: BoxStream<'static, Result<RecordBatch>> = match &file.location {
         Location::Local(path) => {
-            let opened = File::open(path).map_err(|error| list::cannot_open(&file.name, path, error))?;
+            let opened = open_local(&file, path)?;
             let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(opened, footer)
                 .with_projection(mask)
                 .with_batch_size(batch_rows)
@@ -155,7 +174,7 @@ pub async fn parquet_rows(
             futures::stream::iter(reader).map(move |batch| batch.map_err(|error| corrupt(&file, "parquet", error))).boxed()
         }
         Location::Remote(store, path) => {
-            let reader = Ranges { store: store.clone(), path: path.clone(), size_bytes: file.size_bytes };
+            let reader = Ranges { store: store.clone(), path: path.clone(), file: file.as_ref().clone() };
             let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, footer)
                 .with_projection(mask)
                 .with_batch_size(batch_rows)
@@ -378,12 +397,24 @@ fn cast_exactly(from: &ArrayRef, to: &DataType) -> Result<(ArrayRef, Option<Bool
     let nulls = |array: &ArrayRef| array.logical_nulls().unwrap_or_else(|| NullBuffer::new_valid(array.len()));
     let (before, after) = (nulls(from), nulls(&cast));
     let mut fits = &!before.inner() | after.inner();
-    if may_lose(from.data_type(), to) && can_cast_types(to, from.data_type()) {
+    if may_lose(from.data_type(), to) && !all_exact(from, to) && can_cast_types(to, from.data_type()) {
         let back = cast_with_options(&cast, from.data_type(), &options).map_err(unfit)?;
         fits = &fits & not_distinct(&back, from).map_err(unfit)?.values();
     }
     let all = fits.count_set_bits() == fits.len();
     Ok((cast, (!all).then_some(fits)))
+}
+
+/// Whether each value is so small that the cast back is known to give it again: less than 2^53, its float is off by a part in 2^53 at most,
+/// and so is that times the power of ten, which up to the 22nd is exact: together less than half of the last digit.
+fn all_exact(from: &ArrayRef, to: &DataType) -> bool {
+    const LIMIT: u128 = 1_000_000_000_000_000;
+    match (from.data_type(), to) {
+        (DataType::Decimal128(_, 0..=22), DataType::Float64) => {
+            from.as_primitive::<Decimal128Type>().values().iter().all(|value| value.unsigned_abs() <= LIMIT)
+        }
+        _ => false,
+    }
 }
 
 /// Says whether a cast may change a value without making it null: 1.5 to an integer, nanoseconds to milliseconds.
@@ -440,7 +471,8 @@ fn finer(a: &TimeUnit, b: &TimeUnit) -> TimeUnit {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Float64Array, Int32Array, Int64Array, StringArray, TimestampNanosecondArray};
+    use arrow::array::{Decimal128Array, Float64Array, Int32Array, Int64Array, StringArray, TimestampNanosecondArray};
+    use proptest::strategy::Strategy;
 
     use super::*;
 
@@ -489,6 +521,27 @@ mod tests {
     fn integers_that_a_float_cannot_hold_are_refused() {
         let (_, numbers, bad) = adapt(Arc::new(Int64Array::from(vec![1 << 53, (1 << 53) + 1])), DataType::Float64);
         assert_eq!((numbers, bad[0].row), (vec![1], 1));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn decimals_of_few_digits_are_floats_that_give_them_again(
+            values in proptest::collection::vec(
+                proptest::option::of(proptest::prop_oneof![-1_000_000_000_000_000_i128..=1_000_000_000_000_000, -2000_i128..2000, proptest::num::i64::ANY.prop_map(i128::from)]),
+                1..200,
+            ),
+            scale in 0_i8..=30,
+        ) {
+            let from = Decimal128Array::from(values.clone()).with_precision_and_scale(38, scale).expect("a type");
+            let from: ArrayRef = Arc::new(from);
+            let floats = arrow::compute::cast(&from, &DataType::Float64).expect("floats");
+            let back = arrow::compute::cast(&floats, from.data_type()).expect("decimals");
+            let back = back.as_primitive::<Decimal128Type>();
+            // What is not looked back at would have been found to fit, and what does not fit is refused.
+            let misfits: Vec<usize> = (0..values.len()).filter(|&row| values[row] != back.is_valid(row).then(|| back.value(row))).collect();
+            let (_, _, bad) = adapt(from, DataType::Float64);
+            proptest::prop_assert_eq!(bad.iter().map(|bad| bad.row).collect::<Vec<_>>(), misfits);
+        }
     }
 
     #[test]

@@ -41,6 +41,30 @@ pub struct FoundFile {
     pub partitions: Vec<(String, Option<String>)>,
 }
 
+impl FoundFile {
+    /// Fails where a file on a disk, now open, is not the one that was listed.
+    pub(super) fn expect_local(&self, meta: &fs::Metadata) -> Result<()> {
+        self.expect(&local_version(meta))
+    }
+
+    /// Fails where an object is not the one that was listed.
+    pub(super) fn expect_remote(&self, meta: &ObjectMeta) -> Result<()> {
+        self.expect(&remote_version(meta))
+    }
+
+    fn expect(&self, version: &str) -> Result<()> {
+        // One store quotes a tag when it lists and not when it answers; a server that packs what it sends marks it as weak.
+        let bare = |version: &str| version.trim_start_matches("W/").trim_matches('"').to_owned();
+        if bare(version) == bare(&self.version) {
+            return Ok(());
+        }
+        Err(Error::system("file-changed", format!("\"{}\" was changed after it had been listed", self.name))
+            .later()
+            .setting("path")
+            .help("run again; write a file elsewhere on the same disk, then rename it to where it is read"))
+    }
+}
+
 /// Where a file is.
 #[derive(Debug, Clone)]
 pub enum Location {
@@ -259,14 +283,23 @@ fn local_file(name: String, path: &Path, below: &str, hive: Option<bool>) -> Res
         return Err(Error::user("not-a-file", format!("\"{name}\" is not a regular file"))
             .help("files may be read more than once, which pipes and devices do not allow"));
     }
-    let modified = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |time| time.as_nanos());
     Ok(FoundFile {
         partitions: partitions(hive_part(&name, below, hive)),
-        version: format!("{}|{modified}", meta.len()),
+        version: local_version(&meta),
         size_bytes: meta.len(),
         location: Location::Local(path.to_owned()),
         name,
     })
+}
+
+fn local_version(meta: &fs::Metadata) -> String {
+    let modified = meta.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |time| time.as_nanos());
+    format!("{}|{modified}", meta.len())
+}
+
+fn remote_version(meta: &ObjectMeta) -> String {
+    let stamp = || format!("{}|{}", meta.size, meta.last_modified.timestamp_nanos_opt().unwrap_or_default());
+    meta.e_tag.clone().unwrap_or_else(stamp)
 }
 
 /// Says why a local file cannot be opened, and which name may have been meant.
@@ -393,10 +426,9 @@ async fn list_remote(written: &str, hive: Option<bool>, environment: &HashMap<St
 }
 
 fn remote_file(name: String, store: &Arc<dyn ObjectStore>, meta: ObjectMeta, below: &str, hive: Option<bool>) -> FoundFile {
-    let stamp = || format!("{}|{}", meta.size, meta.last_modified.timestamp_nanos_opt().unwrap_or_default());
     FoundFile {
         partitions: partitions(hive_part(&name, below, hive)),
-        version: meta.e_tag.clone().unwrap_or_else(stamp),
+        version: remote_version(&meta),
         size_bytes: meta.size,
         location: Location::Remote(store.clone(), meta.location),
         name,
@@ -406,6 +438,7 @@ fn remote_file(name: String, store: &Arc<dyn ObjectStore>, meta: ObjectMeta, bel
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Retry;
 
     async fn names(paths: &[&str], folder: &Path) -> Result<Vec<String>> {
         let paths: Vec<String> = paths.iter().map(|&path| path.to_owned()).collect();
@@ -420,6 +453,37 @@ mod tests {
             fs::write(path, "a\n1\n").expect("a file");
         }
         dir
+    }
+
+    #[tokio::test]
+    async fn a_file_is_what_was_listed_by_its_size_and_time_or_its_tag() {
+        let dir = folder(&["a.csv"]);
+        let mut file = list(&["a.csv".into()], dir.path(), None, &HashMap::new()).await.expect("a file").remove(0);
+        let meta = || fs::metadata(dir.path().join("a.csv")).expect("a file");
+        file.expect_local(&meta()).expect("the same");
+        fs::write(dir.path().join("a.csv"), "a\n1\n2\n").expect("a file");
+        let error = file.expect_local(&meta()).expect_err("another size");
+        assert_eq!((error.code, error.retry), ("file-changed", Retry::Later));
+        assert_eq!(error.message, "\"a.csv\" was changed after it had been listed");
+        assert_eq!(error.help.as_deref(), Some("run again; write a file elsewhere on the same disk, then rename it to where it is read"));
+        let object = |tag: Option<&str>, second: i64| ObjectMeta {
+            location: "a.csv".into(),
+            last_modified: chrono::DateTime::from_timestamp(second, 0).expect("a time"),
+            size: 4,
+            e_tag: tag.map(str::to_owned),
+            version: None,
+        };
+        for (listed, now, is_same) in [
+            (object(Some("\"x\""), 1), object(Some("\"x\""), 2), true),
+            (object(Some("x"), 1), object(Some("\"x\""), 1), true),
+            (object(Some("\"x\""), 1), object(Some("W/\"x\""), 1), true),
+            (object(Some("\"x\""), 1), object(Some("\"y\""), 1), false),
+            (object(None, 1), object(None, 1), true),
+            (object(None, 1), object(None, 2), false),
+        ] {
+            file.version = remote_version(&listed);
+            assert_eq!(file.expect_remote(&now).is_ok(), is_same, "{listed:?} {now:?}");
+        }
     }
 
     #[tokio::test]

@@ -87,6 +87,8 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
     let opening = Opening {
         compression: if format == Format::Parquet { Some(Compression::None) } else { settings.compression },
         encoding: format.is_text().then_some(settings.encoding),
+        // Text may grow while it is read, by what is read then; unless it is to be read once.
+        as_listed: incremental || !format.is_text(),
         read: None,
         handle: Handle::current(),
         cancel: cx.run.cancel.clone(),

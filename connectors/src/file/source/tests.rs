@@ -1,6 +1,10 @@
 //! What a file source reads, from settings as people write them to rows.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use arrow::{
     array::{RecordBatch, StringArray, UInt64Array},
@@ -439,6 +443,10 @@ fn write_groups(path: &Path, column: &str) {
     assert_eq!(writer.close().expect("closed").num_row_groups(), 10);
 }
 
+fn set_modified(path: &Path, time: SystemTime) {
+    fs::File::options().write(true).open(path).and_then(|file| file.set_modified(time)).expect("set");
+}
+
 #[tokio::test]
 async fn every_row_group_is_read_with_its_numbers() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -459,13 +467,65 @@ async fn a_file_that_was_replaced_by_one_with_other_columns_is_not_read() {
     write_groups(&dir.path().join("a.parquet"), "n");
     let (cx, _) = context(dir.path());
     let opened = settings("path = \"a.parquet\"").open(&cx).await.expect("opens");
+    // As large and as old, so that by its version it is the same.
+    let modified = fs::metadata(dir.path().join("a.parquet")).and_then(|meta| meta.modified()).expect("a time");
     write_groups(&dir.path().join("a.parquet"), "m");
+    set_modified(&dir.path().join("a.parquet"), modified);
     let session = SessionContext::new();
     session.register_table("rows", opened.table).expect("registered");
     let error = session.sql("select * from rows").await.expect("planned").collect().await.expect_err("other columns");
     let error = Error::find(&error).expect("Weir's error");
     assert_eq!(error.message, "cannot read \"a.parquet\": its columns are not those that it had when the run began");
     assert_eq!((error.code, error.help.as_deref()), ("columns-changed", Some("run again")));
+}
+
+#[tokio::test]
+async fn a_file_that_was_changed_after_it_had_been_listed_is_not_read() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let rooted = dir.path().canonicalize().expect("a path");
+    for format in [Format::Parquet, Format::Arrow, Format::Csv] {
+        let name = format!("a.{}", if format == Format::Csv { "csv.zst" } else { format.as_str() });
+        let file = dir.path().join(&name);
+        for path in [name.clone(), format!("file://{}/{name}", rooted.display())] {
+            let (mut cx, _) = context(dir.path());
+            cx.incremental = Some(Incremental::Files);
+            write_file(&file, format, 1).await;
+            let opened = settings(&format!("path = \"{path}\"")).open(&cx).await.expect("opens");
+            write_file(&file, format, 2).await;
+            let error = collect(&opened, "select * from rows").await.expect_err("another file");
+            assert_eq!(error, format!("file-changed: \"{path}\" was changed after it had been listed"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn text_that_grows_is_read_as_it_is_by_then_where_nobody_remembers_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::write(dir.path().join("a.csv"), "n\n1\n").expect("a file");
+    let (cx, _) = context(dir.path());
+    let opened = settings("path = \"a.csv\"").open(&cx).await.expect("opens");
+    fs::write(dir.path().join("a.csv"), "n\n1\n2\n").expect("a file");
+    assert_eq!(texts(&collect(&opened, "select n from rows order by n").await.expect("rows")), ["1", "2"]);
+}
+
+#[tokio::test]
+async fn row_groups_are_of_the_file_that_the_footer_is_of() {
+    let dir = tempfile::tempdir().expect("a folder");
+    write_groups(&dir.path().join("a.parquet"), "n");
+    let rooted = dir.path().canonicalize().expect("a path");
+    for path in ["a.parquet".to_owned(), format!("file://{}/a.parquet", rooted.display())] {
+        let (cx, _) = context(dir.path());
+        let opened = settings(&format!("path = \"{path}\"")).open(&cx).await.expect("opens");
+        let session = SessionContext::new();
+        session.register_table("rows", opened.table).expect("registered");
+        let mut rows = session.sql("select * from rows").await.expect("planned").execute_stream().await.expect("a stream");
+        assert_eq!(rows.next().await.expect("a batch").expect("rows").num_rows(), 100);
+        let modified = fs::metadata(dir.path().join("a.parquet")).and_then(|meta| meta.modified()).expect("a time");
+        set_modified(&dir.path().join("a.parquet"), modified + Duration::from_secs(1));
+        let rest: Vec<_> = rows.collect().await;
+        let error = rest.last().and_then(|last| last.as_ref().err()).and_then(|error| Error::find(error)).expect("Weir's error");
+        assert_eq!(error.message, format!("\"{path}\" was changed after it had been listed"));
+    }
 }
 
 #[tokio::test]

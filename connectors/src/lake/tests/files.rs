@@ -339,10 +339,10 @@ async fn files_have_small_groups_and_pages_and_dictionaries_where_values_repeat(
             ("text", Arc::new(rows.map(|row| Some(format!("{:016x}{:016x}", mixed(row), mixed(!row)))).collect::<StringArray>())),
         ])
     };
-    let load = stage(&sink(), &cx(&lake.run(1), Mode::Append), (0..40).map(|index| part(index * 8192)).collect()).await.expect("staged");
+    let load = stage(&sink(), &cx(&lake.run(1), Mode::Append), (0..80).map(|index| part(index * 8192)).collect()).await.expect("staged");
     load.seal().await.expect("sealed");
     load.publish().await.expect("published");
-    assert_eq!(lake.query("select count(distinct id), count(distinct text) from t", Version::Newest).await, ["327680|327680"]);
+    assert_eq!(lake.query("select count(distinct id), count(distinct text) from t", Version::Newest).await, ["655360|655360"]);
     let mut groups = 0;
     for path in lake.data_files() {
         let file = std::fs::File::open(Path::new(&lake.path()).join(path)).expect("a file");
