@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -28,6 +29,15 @@ def get(heading):
     """The lines of the section under this heading, if there is one."""
     text = FILE.read_text() if FILE.exists() else ""
     return next((section.splitlines()[1:] for section in re.split(r"(?m)^(?=## )", text) if section.startswith(f"## {heading}\n")), None)
+
+
+def build(target):
+    """Builds the command and the benches' own programs, so that what is measured is what stands here."""
+    root = HERE.parent
+    subprocess.run([root / ".ci" / "own-target", root, target], check=True)
+    cargo = ["cargo", "build", "--release", "--locked", "--workspace", "--bins"]
+    if subprocess.run(cargo, cwd=root, env={**os.environ, "CARGO_TARGET_DIR": str(target)}).returncode:
+        sys.exit("the build failed")
 
 
 def commit():

@@ -35,14 +35,6 @@ SIZES = {
 EVENTS = 1_000_000  # at scale 1
 
 
-def build():
-    """Builds the command and the programs that make data from what stands in this clone."""
-    subprocess.run([ROOT / ".ci" / "own-target", ROOT, TARGET], check=True)
-    cargo = ["cargo", "build", "--release", "--locked", "--workspace", "--bins"]
-    if subprocess.run(cargo, cwd=ROOT, env={**os.environ, "CARGO_TARGET_DIR": str(TARGET)}).returncode:
-        sys.exit("the build failed")
-
-
 def run(*command, **more):
     """Output of a command that must not fail."""
     done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)

@@ -32,6 +32,7 @@ mod project;
 mod prompt;
 mod recorded;
 mod referee;
+mod replaced;
 mod scheduled;
 mod schedules;
 mod served;

@@ -2,7 +2,6 @@
 //! Where one record ends and the next starts is the formats'.
 
 use std::{
-    fs::File,
     io::{self, BufReader, Cursor, Read},
     sync::{
         Arc,
@@ -126,13 +125,7 @@ impl Input {
     /// Opens a file. Never call it, nor read from it, on a thread that runs async tasks.
     pub fn open(file: &FoundFile, opening: &Opening) -> Result<Self> {
         let raw: Box<dyn Read + Send> = match &file.location {
-            Location::Local(path) => {
-                let opened = File::open(path).map_err(|error| list::cannot_open(&file.name, path, error))?;
-                if opening.as_listed {
-                    file.expect_local(&opened.metadata().map_err(|error| list::cannot_open(&file.name, path, error))?)?;
-                }
-                Box::new(opened)
-            }
+            Location::Local(path) => Box::new(file.open_local(path, opening.as_listed)?),
             Location::Remote(store, path) => {
                 let got = opening.handle.block_on(store.get(path)).map_err(|error| list::remote_error(&file.name, error))?;
                 if opening.as_listed {

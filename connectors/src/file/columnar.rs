@@ -2,10 +2,8 @@
 //! brings each file's columns to the types that are wanted, row by row. Who reads what when is `scan.rs`'s.
 
 use std::{
-    fs::File,
     io::{BufReader, Read},
     ops::Range,
-    path::Path,
     sync::Arc,
 };
 
@@ -95,13 +93,6 @@ impl AsyncFileReader for Ranges {
     }
 }
 
-/// Opens a Parquet file on a disk.
-fn open_local(file: &FoundFile, path: &Path) -> Result<File> {
-    let opened = File::open(path).map_err(|error| list::cannot_open(&file.name, path, error))?;
-    file.expect_local(&opened.metadata().map_err(|error| list::cannot_open(&file.name, path, error))?)?;
-    Ok(opened)
-}
-
 /// Says that an object could not be read, or that what was read is damaged.
 fn parquet_error(file: &FoundFile, error: ParquetError) -> Error {
     match error {
@@ -126,7 +117,7 @@ pub async fn parquet_footer(file: &FoundFile) -> Result<ArrowReaderMetadata> {
         .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
     match &file.location {
         Location::Local(path) => {
-            let opened = open_local(file, path)?;
+            let opened = file.open_local(path, true)?;
             let footer = tokio::task::spawn_blocking(move || ArrowReaderMetadata::load(&opened, options)).await;
             footer.map_err(|error| Error::weir("panic", "reading a footer panicked").because(error))?
         }
@@ -165,7 +156,7 @@ pub async fn parquet_rows(
     let bytes = leaves.filter(|(leaf, _)| mask.leaf_included(*leaf)).map(|(_, column)| column.compressed_size().max(0) as u64).sum();
     let rows: BoxStream<'static, Result<RecordBatch>> = match &file.location {
         Location::Local(path) => {
-            let opened = open_local(&file, path)?;
+            let opened = file.open_local(path, true)?;
             let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(opened, footer)
                 .with_projection(mask)
                 .with_batch_size(batch_rows)

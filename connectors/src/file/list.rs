@@ -42,9 +42,14 @@ pub struct FoundFile {
 }
 
 impl FoundFile {
-    /// Fails where a file on a disk, now open, is not the one that was listed.
-    pub(super) fn expect_local(&self, meta: &fs::Metadata) -> Result<()> {
-        self.expect(&local_version(meta))
+    /// Opens a file on a disk. Fails where it is to be the one that was listed, and is not.
+    pub(super) fn open_local(&self, path: &Path, as_listed: bool) -> Result<fs::File> {
+        let cannot_open = |error| cannot_open(&self.name, path, error);
+        let opened = fs::File::open(path).map_err(cannot_open)?;
+        if as_listed {
+            self.expect(&local_version(&opened.metadata().map_err(cannot_open)?))?;
+        }
+        Ok(opened)
     }
 
     /// Fails where an object is not the one that was listed.
@@ -459,10 +464,11 @@ mod tests {
     async fn a_file_is_what_was_listed_by_its_size_and_time_or_its_tag() {
         let dir = folder(&["a.csv"]);
         let mut file = list(&["a.csv".into()], dir.path(), None, &HashMap::new()).await.expect("a file").remove(0);
-        let meta = || fs::metadata(dir.path().join("a.csv")).expect("a file");
-        file.expect_local(&meta()).expect("the same");
-        fs::write(dir.path().join("a.csv"), "a\n1\n2\n").expect("a file");
-        let error = file.expect_local(&meta()).expect_err("another size");
+        let path = dir.path().join("a.csv");
+        file.open_local(&path, true).expect("the same");
+        fs::write(&path, "a\n1\n2\n").expect("a file");
+        file.open_local(&path, false).expect("any");
+        let error = file.open_local(&path, true).expect_err("another size");
         assert_eq!((error.code, error.retry), ("file-changed", Retry::Later));
         assert_eq!(error.message, "\"a.csv\" was changed after it had been listed");
         assert_eq!(error.help.as_deref(), Some("run again; write a file elsewhere on the same disk, then rename it to where it is read"));

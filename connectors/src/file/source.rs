@@ -87,7 +87,7 @@ pub async fn open(settings: &FileSource, cx: &SourceContext) -> Result<Opened> {
     let opening = Opening {
         compression: if format == Format::Parquet { Some(Compression::None) } else { settings.compression },
         encoding: format.is_text().then_some(settings.encoding),
-        // Text may grow while it is read, by what is read then; unless it is to be read once.
+        // Text may have grown since: it is read as it is by then, unless it will be remembered as read.
         as_listed: incremental || !format.is_text(),
         read: None,
         handle: Handle::current(),
